@@ -1,0 +1,196 @@
+/**
+ * The TypeScript part of the build: gathers what the executable carries, merges rayd's modules into a few files, and
+ * runs `deno compile`.
+ *
+ * Merging is for the start: loading seventy modules, and an archive of all of `node_modules`, took 50 ms more than
+ * loading five. Modules find each other's files by `import.meta.url`, so each keeps its own: the merged code is laid out
+ * flat, with small stand-ins where entry modules were.
+ *
+ * Run by `bin/build` as `build.ts DENO` or `build.ts --assets-only`.
+ *
+ * @module
+ */
+
+import esbuild from "esbuild";
+import { ImportMap } from "../cli/import_map.ts";
+import { resolver } from "../cli/resolver.ts";
+
+const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+const ASSETS = `${ROOT}/dist/assets`;
+const STAGE = `${ROOT}/dist/.stage`;
+
+/** What is started by its URL, and the flat file that it is merged into. */
+const ENTRIES = {
+  "main.ts": "main",
+  "node/main.ts": "node_main",
+  "runtime/isolate_main.ts": "isolate_main",
+};
+
+/** Packages for scripts that are run where none are installed. */
+const VENDORED = ["fast-png"];
+
+const map = ImportMap.of(ROOT);
+
+async function main(argument: string | undefined): Promise<void> {
+  await Deno.mkdir(`${ASSETS}/vendor`, { recursive: true });
+  await gatherNative();
+  await Promise.all([vendor(), declarations()]);
+  if (argument !== "--assets-only") {
+    if (argument === undefined) throw new Error("Say which deno to compile with");
+    await merge();
+    await compile(argument);
+  }
+  await esbuild.stop();
+}
+
+/** Native files, each with its hash beside it. */
+async function gatherNative(): Promise<void> {
+  const platform = `@esbuild/${Deno.build.os}-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}`;
+  const packages = await Deno.realPath(`${ROOT}/node_modules/esbuild`);
+  for (
+    const [name, path] of [
+      ["libraystore.so", `${ROOT}/ffi/target/release/libraystore.so`],
+      ["esbuild", `${packages}/../${platform}/bin/esbuild`],
+    ] as const
+  ) {
+    const bytes = await Deno.readFile(path);
+    await Deno.writeFile(`${ASSETS}/${name}`, bytes);
+    await Deno.writeTextFile(`${ASSETS}/${name}.sha256`, `${await sha256(bytes)}\n`);
+  }
+}
+
+async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Each vendored package as one module. */
+async function vendor(): Promise<void> {
+  for (const name of VENDORED) {
+    await esbuild.build({
+      stdin: { contents: `export * from "${name}";`, resolveDir: ROOT },
+      outfile: `${ASSETS}/vendor/${name}.mjs`,
+      bundle: true,
+      format: "esm",
+      platform: "neutral",
+      target: "esnext",
+      mainFields: ["module", "main"],
+      legalComments: "inline",
+      logLevel: "warning",
+    });
+  }
+}
+
+/**
+ * The declarations of what `rayd` exports, file by file: `{ path: text }`, for editors in other projects. Made of each
+ * module by itself, which its explicit types allow.
+ */
+async function declarations(): Promise<void> {
+  const { default: ts } = await import("typescript");
+  const files: Record<string, string> = {};
+  const queue = ["runtime/mod.ts"];
+  for (let path = queue.shift(); path !== undefined; path = queue.shift()) {
+    const target = path.replace(/(\.d)?\.ts$/, ".d.ts");
+    if (target in files) continue;
+    const source = await Deno.readTextFile(`${ROOT}/${path}`);
+    const { outputText } = ts.transpileDeclaration(source, {
+      fileName: path,
+      compilerOptions: { target: ts.ScriptTarget.ESNext, module: ts.ModuleKind.ESNext, stripInternal: true },
+    });
+    files[target] = withoutDoubles(outputText).replaceAll(
+      /(from |import\()"(\.[^"]+)\.ts"/g,
+      (_, lead, specifier) => {
+        queue.push(new URL(`${specifier}.ts`, `file:///${path}`).pathname.slice(1));
+        return `${lead}"${specifier}.d.ts"`;
+      },
+    );
+  }
+  await Deno.writeTextFile(`${ASSETS}/declarations.json`, JSON.stringify(files));
+}
+
+/** Transpiled alone, a method with a computed name is declared a second time, as a property: takes that out again. */
+function withoutDoubles(text: string): string {
+  return text.replaceAll(
+    /^ *\/\*\*(?:(?!\*\/)[^])*?\*\/\n *(\[Symbol\.\w+\]): \(\) => [^\n]*;\n/gm,
+    (property, name) => {
+      return text.includes(`${name}(`) ? "" : property;
+    },
+  );
+}
+
+/** rayd's modules as a few. */
+async function merge(): Promise<void> {
+  await Deno.remove(STAGE, { recursive: true }).catch(() => {});
+  await Deno.mkdir(STAGE, { recursive: true });
+  const result = await esbuild.build({
+    entryPoints: Object.entries(ENTRIES).map(([source, out]) => ({ in: `${ROOT}/${source}`, out })),
+    outdir: STAGE,
+    bundle: true,
+    splitting: true,
+    write: false,
+    format: "esm",
+    platform: "node",
+    target: "esnext",
+    conditions: ["deno", "node", "import", "module"],
+    mainFields: ["module", "main"],
+    keepNames: true,
+    logLevel: "warning",
+    define: { "import.meta.url": "__rayd_url" },
+    plugins: [resolver({ map }), {
+      name: "own-url",
+      setup(build) {
+        build.onLoad({ filter: /\.ts$/, namespace: "file" }, async ({ path }) => {
+          if (!path.startsWith(`${ROOT}/`) || path.includes("/node_modules/")) return undefined;
+          const text = await Deno.readTextFile(path);
+          const own = `const __rayd_url = import.meta.resolve("./${path.slice(ROOT.length + 1)}"); `;
+          return { contents: text.includes("import.meta.url") ? own + text : text, loader: "ts" };
+        });
+      },
+    }],
+  });
+  for (const { path, text } of result.outputFiles) {
+    // The code of packages in CommonJS asks for Node's modules by `require`.
+    const needsRequire = text.includes("var __require =");
+    const head =
+      `import { createRequire } from "node:module"; const require = createRequire(import.meta.url);\n`;
+    await Deno.writeTextFile(path, needsRequire ? head + text : text);
+  }
+  for (const [source, out] of Object.entries(ENTRIES)) {
+    if (!source.includes("/")) continue;
+    await Deno.mkdir(`${STAGE}/${source.slice(0, source.lastIndexOf("/"))}`, { recursive: true });
+    await Deno.writeTextFile(`${STAGE}/${source}`, `import "../${out}.js";\n`);
+  }
+  await Deno.mkdir(`${STAGE}/dist`);
+  await copyFiles(ASSETS, `${STAGE}/dist/assets`);
+}
+
+async function copyFiles(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to, { recursive: true });
+  for await (const { name, isDirectory } of Deno.readDir(from)) {
+    if (isDirectory) await copyFiles(`${from}/${name}`, `${to}/${name}`);
+    else await Deno.copyFile(`${from}/${name}`, `${to}/${name}`);
+  }
+}
+
+async function compile(deno: string): Promise<void> {
+  const entries = Object.keys(ENTRIES).filter((source) => source.includes("/"));
+  const output = `${ROOT}/dist/.rayd.new`;
+  // No code cache: it gained nothing measurable, and it leaves a file in the directory for temporary files.
+  const { code } = await new Deno.Command(deno, {
+    args: [
+      "compile",
+      ...["--quiet", "--no-config", "--no-check", "--no-code-cache", "-A", "--no-prompt", "--output", output],
+      ...entries.flatMap((entry) => ["--include", entry]),
+      ...["--include", "dist/assets", "main.js"],
+    ],
+    cwd: STAGE,
+    stdin: "null",
+    stdout: "inherit",
+    stderr: "inherit",
+  }).output();
+  if (code !== 0) throw new Error(`deno compile ended with status ${code}`);
+  await Deno.rename(output, `${ROOT}/dist/rayd`);
+  await Deno.remove(STAGE, { recursive: true });
+}
+
+await main(Deno.args[0]);

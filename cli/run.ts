@@ -1,0 +1,168 @@
+/**
+ * `rayd run`: a TypeScript file and its imports become one bundle, which this process runs as the driver.
+ *
+ * The script ends as it would under Deno: when nothing is left to wait for, when it exits, when an error is not caught,
+ * or by a signal. Signals are left to do what they always do, which also ends a script that never pauses: the node's
+ * memory, its files and the bundle have no names, so nothing stays behind however the process ends.
+ *
+ * @module
+ */
+
+import { resolve } from "node:path";
+import { extractAsset } from "../store/assets.ts";
+import { bundle, DRIVER_SYMBOL, MODULE_SYMBOL, RUNTIME_SYMBOL } from "./bundle.ts";
+import { printFatal } from "./fatal.ts";
+import { ProjectError } from "./import_map.ts";
+import type { Command } from "./mod.ts";
+import { namelessModule } from "./nameless_module.ts";
+import { CommandLineError, complain, print } from "./output.ts";
+import { parseRunOptions } from "./run_options.ts";
+
+/** The command. */
+export const command: Command = {
+  help: `rayd run [options] script.ts [arguments of the script …]
+
+Runs a TypeScript or JavaScript file. Its imports may be files, names of an import map (deno.json), npm packages that
+lie in node_modules, and "rayd". Nothing has to be installed; types are not checked ("deno check" does that).
+
+  --cpus N             CPUs to offer to tasks (default: what the machine has)
+  --gpus N             GPUs to offer
+  --resources LIST     other resources to offer: name=amount,… or JSON
+  --store-memory SIZE  size of the object store: bytes, or 512MB, 2GiB, …
+  --isolation WHERE    where tasks run: thread (default), or process: each isolate in a process of its own
+  --host-memory BYTES  with --isolation process: what each process may use, such as 1GiB
+  --log-level LEVEL    what rayd says about itself: debug, info, warn (default), error, off
+  --quiet, -q          no status line (there is none either when standard error is not a terminal)
+
+They are defaults for init() in the script: what the script itself says, wins.
+Ends with the script's status; 130 after Ctrl-C.
+`,
+
+  async run(args) {
+    const options = parseRunOptions(args);
+    if (options.help) {
+      print(command.help);
+      return 0;
+    }
+    if (options.script === undefined) {
+      throw new CommandLineError(
+        'No script is given: "rayd run script.ts". "rayd help run" lists the options',
+      );
+    }
+    const entry = scriptPath(options.script);
+    for (const [name, value] of Object.entries(options.environment)) Deno.env.set(name, value);
+    let url: string;
+    try {
+      url = await prepare(entry);
+    } catch (error) {
+      if (!(error instanceof ProjectError)) throw error;
+      complain(`error: ${error.message}\n`);
+      return 1;
+    }
+    Object.defineProperty(Deno, "args", { value: Object.freeze([...options.args]), configurable: true });
+    const { startStatusLine } = await import("./status_line.ts");
+    if (!options.quiet && Deno.stderr.isTerminal()) startStatusLine();
+    catchFatal();
+    shutDownAtTheEnd();
+    try {
+      await import(url);
+    } catch (error) {
+      fatal("Uncaught", error);
+    }
+    return undefined;
+  },
+};
+
+/** The script's real path. @throws {CommandLineError} If it is none that can be run. */
+function scriptPath(script: string): string {
+  const path = resolve(script);
+  let info: Deno.FileInfo;
+  try {
+    info = Deno.statSync(path);
+  } catch (error) {
+    const why = error instanceof Deno.errors.NotFound ? "there is no such file" : (error as Error).message;
+    throw new CommandLineError(`Cannot run ${script}: ${why}`);
+  }
+  if (info.isDirectory) {
+    throw new CommandLineError(`Cannot run ${script}: it is a directory. Name the file to run`);
+  }
+  return Deno.realPathSync(path);
+}
+
+/** Bundles the script, and gives the runtime what the bundle will ask it for. @returns The bundle's URL. */
+async function prepare(entry: string): Promise<string> {
+  if (Deno.build.standalone) Deno.env.set("ESBUILD_BINARY_PATH", extractAsset("esbuild", true));
+  const runtime = await import("../runtime/mod.ts");
+  const { enterModule, setBundle } = await import("../runtime/registry.ts");
+  const code = await bundle({ entry, exports: Object.keys(runtime), vendored });
+  if (Deno.build.standalone) Deno.env.delete("ESBUILD_BINARY_PATH");
+  const url = namelessModule(code);
+  const globals = globalThis as Record<symbol, unknown>;
+  globals[Symbol.for(RUNTIME_SYMBOL)] = runtime;
+  globals[Symbol.for(MODULE_SYMBOL)] = enterModule;
+  globals[Symbol.for(DRIVER_SYMBOL)] = true;
+  setBundle(url);
+  return url;
+}
+
+/** The code of a package that the executable carries. */
+function vendored(name: string): string | undefined {
+  if (!/^[\w-]+$/.test(name)) return undefined;
+  try {
+    return Deno.readTextFileSync(new URL(`../dist/assets/vendor/${name}.mjs`, import.meta.url));
+  } catch {
+    return undefined;
+  }
+}
+
+async function shutDown(): Promise<void> {
+  const { shutdown } = await import("../runtime/mod.ts");
+  await shutdown();
+}
+
+/** When nothing is left to wait for, rayd is ended properly before the process is. */
+function shutDownAtTheEnd(): void {
+  let done = false;
+  addEventListener("beforeunload", (event) => {
+    if (done) return;
+    done = true;
+    event.preventDefault();
+    shutDown().catch((error) => fatal("Uncaught (in promise)", error));
+  });
+}
+
+/** Shows errors that nobody caught. Comes after the script's own listeners, which may have dealt with them. */
+function catchFatal(): void {
+  const onError = (event: ErrorEvent) => {
+    if (event.defaultPrevented) return;
+    event.preventDefault();
+    fatal("Uncaught", event.error);
+  };
+  const onRejection = (event: PromiseRejectionEvent) => {
+    if (event.defaultPrevented) return;
+    event.preventDefault();
+    fatal("Uncaught (in promise)", event.reason);
+  };
+  const add = globalThis.addEventListener.bind(globalThis) as (type: string, ...rest: unknown[]) => void;
+  const remove = globalThis.removeEventListener.bind(globalThis) as (
+    type: string,
+    ...rest: unknown[]
+  ) => void;
+  const ours: Readonly<Record<string, unknown>> = { error: onError, unhandledrejection: onRejection };
+  for (const [type, listener] of Object.entries(ours)) add(type, listener);
+  Object.defineProperty(globalThis, "addEventListener", {
+    configurable: true,
+    writable: true,
+    value: (type: string, ...rest: unknown[]) => {
+      add(type, ...rest);
+      if (!Object.hasOwn(ours, type)) return;
+      remove(type, ours[type]);
+      add(type, ours[type]);
+    },
+  });
+}
+
+function fatal(how: string, error: unknown): never {
+  printFatal(how, error);
+  Deno.exit(1);
+}

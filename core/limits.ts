@@ -1,0 +1,80 @@
+/**
+ * Every limit of the system, in one place, units last in the name. Relations between them are asserted at load.
+ *
+ * @module
+ */
+
+import { assert } from "./assert.ts";
+
+/** A value up to this size travels inside messages; a larger one lies in the shared-memory store. */
+export const INLINE_BYTES_MAX = 16 * 1024;
+
+/** The largest single message that a peer accepts. Nothing larger than a batch of inline values is ever sent. */
+export const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
+
+/** Arguments that travel with a task; an isolate asks for what goes beyond it. */
+export const ARGUMENT_BYTES_MAX = 1024 * 1024;
+
+/** A channel reads into blocks of this size. */
+export const READ_BLOCK_BYTES = 64 * 1024;
+
+/** An outbox that has grown to this size is written out without waiting for the turn's end. */
+export const FLUSH_BYTES = 64 * 1024;
+
+/** The longest text a name, module or option may have on the wire. */
+export const TEXT_BYTES_MAX = 64 * 1024;
+
+/** Tasks that may be sent ahead to one isolate. Work that waits there can still be taken back. */
+export const WINDOW_TASKS_MAX = 64;
+
+/** Words in an isolate's claim table: at least the window. */
+export const CLAIM_SLOTS = 256;
+
+/** Tasks below one CPU that one isolate may run at once. */
+export const CONCURRENT_TASKS_MAX = 100;
+
+/** Returns that a task may declare. */
+export const RETURNS_MAX = 1024;
+
+/** Items of a stream that may wait unconsumed before its generator is held back. */
+export const STREAM_WINDOW_ITEMS = 32;
+
+/** How often a task is run again after its worker died, unless its options say otherwise. */
+export const RETRIES_DEFAULT = 3;
+
+/** How long a running task may take to stop of itself before its isolate is ended. */
+export const STOP_GRACE_MS = 100;
+
+/** How long an allocation waits for room in the store before it fails. */
+export const ROOM_DEADLINE_MS = 10_000;
+
+/** How long an isolate may take from its start to its first message. */
+export const ISOLATE_START_MS_MAX = 30_000;
+
+/** How long `init` waits for the embedded node. */
+export const NODE_START_MS_MAX = 30_000;
+
+/** Lines of `console` output that an isolate may send in one second before the rest is counted and dropped. */
+export const LOG_LINES_PER_SECOND = 2_000;
+
+/** The longest line of `console` output that is passed on whole. */
+export const LOG_LINE_BYTES_MAX = 32 * 1024;
+
+/** The share of the machine's memory that the store takes unless told otherwise. */
+export const STORE_SHARE_DEFAULT = 0.3;
+
+/** The smallest store that is any use. */
+export const STORE_BYTES_MIN = 1024 * 1024;
+
+/** Objects that a store's table holds. */
+export const STORE_OBJECTS_MAX = 1_000_000;
+
+/** Clients (isolates and drivers) that a store's table holds. */
+export const STORE_CLIENTS_MAX = 1024;
+
+assert(INLINE_BYTES_MAX * 4 < MESSAGE_BYTES_MAX, "an inline value must fit a message");
+assert(INLINE_BYTES_MAX * RETURNS_MAX * 2 < MESSAGE_BYTES_MAX, "all that a task returns must fit a message");
+assert(
+  WINDOW_TASKS_MAX + CONCURRENT_TASKS_MAX < CLAIM_SLOTS,
+  "claims must cover all that an isolate was sent",
+);

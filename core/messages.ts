@@ -1,0 +1,168 @@
+/**
+ * Everything that programs, nodes and isolates say to each other, as one family of discriminated unions.
+ *
+ * A *client* is a driver or an isolate: whatever holds Refs, submits tasks and reads objects. An isolate is a client
+ * that also executes. A node never unpacks a value: values travel as opaque {@link Outcome} bytes.
+ *
+ * Small outcomes belong to whoever submitted the task or put the value: the node passes them on and forgets them
+ * (`result` without `kept`), until the owner lets others know of the object: then it `put`s what it has, or announces
+ * with `expect` that it will. So most tasks leave nothing behind on the node, and nothing has to be released.
+ *
+ * Rules of order: messages of one connection arrive in the order sent. A client retains an object before it lets go
+ * of whatever it learned the object from, so a count never touches zero while a reference exists.
+ *
+ * @module
+ */
+
+import type { ObjectId, TaskId } from "./ids.ts";
+import type { TaskSettings } from "./options.ts";
+
+/** The version of this protocol; peers of another version are refused. */
+export const PROTOCOL_VERSION = 1;
+
+/** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
+export type Outcome =
+  | { readonly kind: "inline"; readonly bytes: Uint8Array; readonly contains: readonly ObjectId[] }
+  | { readonly kind: "stored"; readonly size: number; readonly contains: readonly ObjectId[] }
+  | { readonly kind: "error"; readonly bytes: Uint8Array };
+
+/** A function, found by importing `load` and looking for what `module` registered under `name`. */
+export interface FunctionAddress {
+  /** The URL to import: the module itself, or the bundle that it is part of. */
+  readonly load: string;
+  /** The URL of the source module: with `name`, the function's identity. */
+  readonly module: string;
+  readonly name: string;
+}
+
+/**
+ * An argument that was a Ref: its object, resolved. Without an outcome, the object is the result of a task that was
+ * sent to the same isolate before: the isolate has it by then, or else subscribes to it.
+ */
+export interface Dependency {
+  readonly object: ObjectId;
+  readonly outcome: Outcome | undefined;
+}
+
+/** From any client to its node. */
+export type ToNode =
+  | {
+    readonly type: "hello";
+    readonly role: "driver" | "isolate";
+    readonly protocol: number;
+    readonly version: string;
+    readonly token: string;
+    /** Of an isolate: the number that the node gave it when it was started. */
+    readonly isolate: number;
+    /** Of a driver: the job that it begins, whose id is the root of all its tasks' ids. */
+    readonly job: TaskId;
+    /** The client's slot in the object store. */
+    readonly storeClient: number;
+    readonly pid: number;
+  }
+  | { readonly type: "defineFunction"; readonly index: number; readonly address: FunctionAddress }
+  | { readonly type: "defineSettings"; readonly index: number; readonly settings: TaskSettings }
+  | {
+    readonly type: "submit";
+    /** What the submitter calls the task until it ends. */
+    readonly handle: number;
+    readonly task: TaskId;
+    readonly parent: TaskId;
+    readonly fn: number;
+    readonly settings: number;
+    /** Objects that must exist before the task starts: its arguments that are Refs, in order. */
+    readonly dependencies: readonly ObjectId[];
+    readonly args: Outcome;
+  }
+  | { readonly type: "put"; readonly object: ObjectId; readonly outcome: Outcome }
+  /** The sender owns these objects and is about to refer to them; a `put` follows unless the node has them. */
+  | { readonly type: "expect"; readonly objects: readonly ObjectId[] }
+  | { readonly type: "retain"; readonly objects: readonly ObjectId[] }
+  | { readonly type: "release"; readonly objects: readonly ObjectId[] }
+  | { readonly type: "subscribe"; readonly objects: readonly ObjectId[] }
+  | { readonly type: "consumed"; readonly task: TaskId; readonly count: number }
+  | { readonly type: "cancel"; readonly task: TaskId; readonly force: boolean; readonly recursive: boolean }
+  | { readonly type: "makeRoom"; readonly request: number; readonly bytes: number }
+  | { readonly type: "ask"; readonly request: number; readonly topic: Topic }
+  | {
+    readonly type: "done";
+    /** What the node called the execution. */
+    readonly handle: number;
+    readonly durationUs: number;
+    /** The function threw, and its options ask for another attempt. */
+    readonly retry: boolean;
+    readonly outcomes: readonly Outcome[];
+  }
+  | { readonly type: "yielded"; readonly handle: number; readonly index: number; readonly outcome: Outcome }
+  | { readonly type: "blocked"; readonly handle: number }
+  | { readonly type: "unblocked"; readonly handle: number }
+  | {
+    readonly type: "log";
+    readonly handle: number;
+    readonly level: number;
+    readonly dropped: number;
+    readonly text: string;
+  };
+
+/** What a client may ask its node about. */
+export type Topic = "nodes" | "cluster" | "available" | "stats";
+
+/** From a node to a client. */
+export type FromNode =
+  | { readonly type: "welcome"; readonly node: TaskId }
+  | { readonly type: "refused"; readonly reason: string }
+  | {
+    readonly type: "result";
+    readonly handle: number;
+    readonly index: number;
+    /** The node keeps the object for the receiver, who has to release it. */
+    readonly kept: boolean;
+    readonly outcome: Outcome;
+  }
+  | { readonly type: "object"; readonly object: ObjectId; readonly outcome: Outcome }
+  | { readonly type: "room"; readonly request: number; readonly error: Uint8Array }
+  | { readonly type: "answer"; readonly request: number; readonly body: Uint8Array }
+  | {
+    readonly type: "output";
+    readonly worker: number;
+    readonly task: string;
+    readonly level: number;
+    readonly dropped: number;
+    readonly text: string;
+  }
+  | { readonly type: "defineFunction"; readonly index: number; readonly address: FunctionAddress }
+  | { readonly type: "defineSettings"; readonly index: number; readonly settings: TaskSettings }
+  | {
+    readonly type: "execute";
+    readonly handle: number;
+    /** The word of the claim table where the isolate claims the task before it starts it. */
+    readonly slot: number;
+    readonly attempt: number;
+    /** How many such tasks the isolate may run at once. */
+    readonly concurrency: number;
+    readonly task: TaskId;
+    readonly job: TaskId;
+    readonly fn: number;
+    readonly settings: number;
+    readonly gpus: readonly number[];
+    readonly dependencies: readonly Dependency[];
+    readonly args: Outcome;
+  }
+  /** Memory is short: collect garbage, so that Refs which nobody uses are let go. */
+  | { readonly type: "collect" }
+  | { readonly type: "abort"; readonly handle: number; readonly reason: string }
+  | { readonly type: "consumed"; readonly task: TaskId; readonly count: number };
+
+/** Any message at all. */
+export type Message = ToNode | FromNode;
+
+/** The levels of forwarded output, by number. */
+export const OUTPUT_LEVELS = ["debug", "log", "info", "warn", "error"] as const;
+
+/** The state of a claim word: `handle << 2 | state`. */
+export const CLAIM_QUEUED = 1, CLAIM_STARTED = 2, CLAIM_REVOKED = 3;
+
+/** The claim word of an execution. @param handle The execution. @param state One of the `CLAIM_…` states. */
+export function claimWord(handle: number, state: number): number {
+  return handle << 2 | state;
+}

@@ -1,0 +1,184 @@
+/**
+ * What a task may ask for: the options of the public API, and the checked, frozen form in which they travel.
+ *
+ * @module
+ */
+
+import { type Duration, durationMs } from "./duration.ts";
+import { UsageError } from "./errors.ts";
+import { RETRIES_DEFAULT, RETURNS_MAX } from "./limits.ts";
+
+/** Options of a remote function's call. */
+export interface TaskOptions {
+  /** CPUs held while the task computes; fractions to 0.0001. A task that waits lends its CPUs. Default 1. */
+  cpus?: number;
+  /** GPUs held for the task's whole life; fractions below 1, or whole numbers. Default 0. */
+  gpus?: number;
+  /** Bytes of memory that the scheduler reserves for the task. Default 0. */
+  memory?: number;
+  /** Amounts of custom resources, by name. */
+  resources?: Readonly<Record<string, number>>;
+  /** The name that errors, logs and the status show. Default: the function's name. */
+  name?: string;
+  /** How many values the task returns, each with a Ref of its own; the function then returns an array. Default 1. */
+  returns?: number;
+  /** How often the task is run again when its worker dies (or when `retryOn` says so). Default 3. */
+  retries?: number;
+  /**
+   * Which exceptions of the function count as failures to be retried, rather than as its answer: all of them
+   * (`true`), or those with one of these names. Default: none.
+   */
+  retryOn?: boolean | readonly string[];
+  /** The longest the task's whole life may take, queueing included. It also ends an endless loop. Default: none. */
+  timeout?: Duration;
+  /** Tasks of a higher priority start first, within one job. An integer; default 0. */
+  priority?: number;
+}
+
+/** {@link TaskOptions}, checked, with every default filled in: the form that travels. */
+export interface TaskSettings {
+  /** Amount by resource name, in units of 1/10000. Zero amounts are left out. */
+  readonly demand: Readonly<Record<string, number>>;
+  readonly name: string;
+  readonly returns: number;
+  readonly retries: number;
+  readonly retryOn: boolean | readonly string[];
+  /** Milliseconds; 0 for none. */
+  readonly timeoutMs: number;
+  readonly priority: number;
+  /** The function is a generator: its results are streamed. */
+  readonly stream: boolean;
+}
+
+/** Resource amounts are kept as whole numbers of this fraction. */
+export const RESOURCE_UNIT = 10_000;
+
+/** The names of the resources that have options of their own. */
+export const CPU = "cpu", GPU = "gpu", MEMORY = "memory";
+
+const KNOWN = new Set([
+  "cpus",
+  "gpus",
+  "memory",
+  "resources",
+  "name",
+  "returns",
+  "retries",
+  "retryOn",
+  "timeout",
+  "priority",
+]);
+
+/**
+ * Checks options and fills in the defaults.
+ *
+ * @param options What the user gave.
+ * @param functionName The default of `name`.
+ * @param stream Whether the function is a generator.
+ * @throws {UsageError} If an option is unknown or has a value out of its range.
+ */
+export function parseTaskOptions(options: TaskOptions, functionName: string, stream: boolean): TaskSettings {
+  if (typeof options !== "object" || options === null) {
+    throw new UsageError(`Cannot use options of ${functionName}: give an object such as { cpus: 2 }`);
+  }
+  for (const key of Object.keys(options)) {
+    if (!KNOWN.has(key)) {
+      throw new UsageError(`Unknown option "${key}" for ${functionName}: there are ${[...KNOWN].join(", ")}`);
+    }
+  }
+  const demand = parseDemand(options, functionName, { cpus: 1 });
+  const returns = wholeNumber(options.returns ?? 1, "returns", functionName, 1, RETURNS_MAX);
+  if (stream && returns !== 1) {
+    throw new UsageError(`Cannot set returns: ${functionName} is a generator, its results are streamed`);
+  }
+  const retries = options.retries === Infinity
+    ? Number.MAX_SAFE_INTEGER
+    : wholeNumber(options.retries ?? RETRIES_DEFAULT, "retries", functionName, 0, Number.MAX_SAFE_INTEGER);
+  const retryOn = options.retryOn ?? false;
+  if (
+    typeof retryOn !== "boolean" && !(Array.isArray(retryOn) && retryOn.every((n) => typeof n === "string"))
+  ) {
+    throw new UsageError(
+      `Cannot use retryOn of ${functionName}: give true, false or a list of error names such as ["TypeError"]`,
+    );
+  }
+  const timeoutMs = options.timeout === undefined
+    ? 0
+    : durationMs(options.timeout, `timeout of ${functionName}`);
+  const name = options.name ?? functionName;
+  if (typeof name !== "string" || name === "") {
+    throw new UsageError(`Cannot use name of ${functionName}: it must be text that is not empty`);
+  }
+  return {
+    demand,
+    name,
+    returns,
+    retries,
+    retryOn,
+    timeoutMs: timeoutMs === Infinity ? 0 : Math.max(timeoutMs, options.timeout === undefined ? 0 : 1),
+    priority: wholeNumber(options.priority ?? 0, "priority", functionName, -1_000_000, 1_000_000),
+    stream,
+  };
+}
+
+/**
+ * Reads amounts of resources.
+ *
+ * @param given `cpus`, `gpus`, `memory` and `resources`, as a user gives them.
+ * @param what Whose they are, in an error's words.
+ * @param defaults What to take where nothing is given.
+ * @returns Amounts in units of 1/10000, without zeros, keys in order.
+ * @throws {UsageError} If an amount is not a number, negative, or so small that it rounds to nothing.
+ */
+export function parseDemand(
+  given: Pick<TaskOptions, "cpus" | "gpus" | "memory" | "resources">,
+  what: string,
+  defaults: { cpus?: number } = {},
+): Record<string, number> {
+  const demand: Record<string, number> = Object.create(null);
+  const set = (name: string, amount: number, option: string) => {
+    if (typeof amount !== "number" || !(amount >= 0) || amount > Number.MAX_SAFE_INTEGER / RESOURCE_UNIT) {
+      throw new UsageError(
+        `Cannot use ${option} of ${what}: ${String(amount)} is not an amount of 0 or more`,
+      );
+    }
+    const units = Math.round(amount * RESOURCE_UNIT);
+    if (amount > 0 && units === 0) {
+      throw new UsageError(`Cannot use ${option} of ${what}: ${amount} is finer than 1/${RESOURCE_UNIT}`);
+    }
+    if (units > 0) demand[name] = units;
+  };
+  set(CPU, given.cpus ?? defaults.cpus ?? 0, "cpus");
+  const gpus = given.gpus ?? 0;
+  if (gpus > 1 && !Number.isInteger(gpus)) {
+    throw new UsageError(`Cannot use gpus of ${what}: ${gpus} must be a whole number, or a fraction below 1`);
+  }
+  set(GPU, gpus, "gpus");
+  set(MEMORY, given.memory ?? 0, "memory");
+  if (typeof (given.resources ?? {}) !== "object") {
+    throw new UsageError(`Cannot use resources of ${what}: give amounts by name, such as { licence: 1 }`);
+  }
+  for (const name of Object.keys(given.resources ?? {}).sort()) {
+    if (name === CPU || name === GPU || name === MEMORY) {
+      throw new UsageError(`Cannot use resources of ${what}: "${name}" has an option of its own`);
+    }
+    if (name === "" || name === "__proto__") {
+      throw new UsageError(`Cannot use resources of ${what}: "${name}" is no name for a resource`);
+    }
+    set(name, given.resources![name]!, `resources.${name}`);
+  }
+  return demand;
+}
+
+/** Amounts for people: `{cpu: 2, gpu: 0.5}`. @param demand Amounts in units of 1/10000. */
+export function showDemand(demand: Readonly<Record<string, number>>): string {
+  const parts = Object.entries(demand).map(([name, units]) => `${name}: ${units / RESOURCE_UNIT}`);
+  return `{${parts.join(", ")}}`;
+}
+
+function wholeNumber(value: number, option: string, what: string, min: number, max: number): number {
+  if (Number.isInteger(value) && value >= min && value <= max) return value;
+  throw new UsageError(
+    `Cannot use ${option} of ${what}: ${String(value)} is not a whole number from ${min} to ${max}`,
+  );
+}

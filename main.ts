@@ -1,0 +1,9 @@
+/**
+ * The executable's entry.
+ *
+ * @module
+ */
+
+import { main } from "./cli/mod.ts";
+
+await main(Deno.args);

@@ -1,0 +1,1124 @@
+/**
+ * The node: the daemon of a machine. It accepts programs and isolates, keeps tasks and objects, and performs what its
+ * machines (scheduler, dependencies, directory) decide. It never unpacks a value: arguments and results pass through
+ * as bytes.
+ *
+ * A task's way: *submitted* → (waiting for objects) → ready → sent to an isolate → done. Its outcomes are sealed in
+ * the object directory, pushed to whoever submitted it, and whatever waited for them goes on.
+ *
+ * Whatever a peer sends that is not of the protocol ends that peer's connection, and nothing else.
+ *
+ * @module
+ */
+
+import { assert } from "../core/assert.ts";
+import type { Clock } from "../core/clock.ts";
+import {
+  errorToRecord,
+  ObjectLostError,
+  ProtocolError,
+  type RaydError,
+  TaskCancelledError,
+  TaskTimeoutError,
+  UnschedulableError,
+  WorkerCrashedError,
+} from "../core/errors.ts";
+import { argumentsId, hex, indexOf, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
+import { ARGUMENT_BYTES_MAX, CLAIM_SLOTS, ISOLATE_START_MS_MAX, STOP_GRACE_MS } from "../core/limits.ts";
+import {
+  CLAIM_QUEUED,
+  CLAIM_REVOKED,
+  CLAIM_STARTED,
+  claimWord,
+  type Dependency,
+  type FromNode,
+  type FunctionAddress,
+  type Outcome,
+  PROTOCOL_VERSION,
+  type ToNode,
+} from "../core/messages.ts";
+import { RESOURCE_UNIT, showDemand, type TaskSettings } from "../core/options.ts";
+import { unreachable } from "../core/unreachable.ts";
+import { VERSION } from "../core/version.ts";
+import { Dependencies } from "../scheduler/dependencies.ts";
+import { LocalScheduler, type SchedulerEffect, type SchedulerEvent } from "../scheduler/local.ts";
+import { ResourcePool, Shapes } from "../scheduler/resources.ts";
+import type { ObjectStore } from "../store/object_store.ts";
+import { pack } from "../store/serialize.ts";
+import { sameToken } from "../transport/token.ts";
+import { type ByteStream, Channel } from "../transport/channel.ts";
+import { decodeToNode } from "../transport/codec.ts";
+import { ObjectDirectory, type ObjectRecord } from "./directory.ts";
+import { Spiller } from "./spill.ts";
+import {
+  type FunctionEntry,
+  functionEntry,
+  observeDuration,
+  type SettingsEntry,
+  TaskRecord,
+} from "./tasks.ts";
+
+/** An isolate, as its starter hands it over. */
+export interface IsolateProcess {
+  /** The claim table that the node and the isolate share. */
+  readonly claims: Int32Array;
+  /** Ends it at once, whatever it is doing. */
+  terminate(): void;
+}
+
+/** Starts isolates. */
+export interface IsolateFactory {
+  /**
+   * Starts one; it connects by itself and names its number.
+   *
+   * @param number The number it is to name.
+   * @param exited Called once if it ends other than by `terminate`.
+   */
+  start(number: number, exited: (reason: string) => void): IsolateProcess;
+}
+
+/** What a node is made of. */
+export interface NodeOptions {
+  readonly id: TaskId;
+  readonly token: string;
+  /** Amounts in units of 1/10000. */
+  readonly resources: Readonly<Record<string, number>>;
+  readonly store: ObjectStore;
+  readonly clock: Clock;
+  readonly isolates: IsolateFactory;
+  /** Isolates that are kept ready. */
+  readonly isolatesWarm: number;
+  readonly isolatesMax: number;
+  /** Where objects are spilled to. */
+  readonly spillPath: string;
+  /** Told of what an operator should know. */
+  readonly log: (level: "info" | "warn" | "error", message: string) => void;
+}
+
+/** Counters of a node. */
+export interface NodeStats {
+  readonly done: number;
+  readonly failed: number;
+  readonly running: number;
+  readonly queued: number;
+  readonly waiting: number;
+  readonly isolates: number;
+  readonly objects: number;
+  readonly store: { readonly capacity: number; readonly used: number };
+  readonly spilled: { readonly bytes: number; readonly total: number };
+}
+
+/** One connected program or isolate. */
+interface Client {
+  readonly id: number;
+  readonly channel: Channel<FromNode, ToNode>;
+  role: "driver" | "isolate" | undefined;
+  job: TaskId;
+  storeClient: number;
+  isolate: Isolate | undefined;
+  readonly functions: Map<number, FunctionEntry>;
+  readonly settings: Map<number, SettingsEntry>;
+  /** Work was queued for it: it is to be flushed. */
+  dirty: boolean;
+}
+
+/** One isolate of this node. */
+interface Isolate {
+  readonly number: number;
+  readonly process: IsolateProcess;
+  client: Client | undefined;
+  readonly executions: Map<number, TaskRecord>;
+  readonly freeSlots: number[];
+  nextExecution: number;
+  /** Functions and settings that it was told of, by index. */
+  readonly knownFunctions: Set<number>;
+  readonly knownSettings: Set<number>;
+  cancelStart: () => void;
+}
+
+const EXECUTIONS_MAX = 1 << 29;
+const NO_BYTES = new Uint8Array(0);
+const NO_DEPENDENCIES: readonly Dependency[] = Object.freeze([]);
+const FAILED_STARTS_MAX = 5;
+
+/** Memory that is kept faulted in ahead of its use. */
+const PREFAULT_BYTES = 256 * 1024 * 1024;
+
+/** One node. */
+export class NodeServer {
+  readonly #options: NodeOptions;
+  readonly #clock: Clock;
+  readonly #store: ObjectStore;
+  readonly #pool: ResourcePool;
+  readonly #shapes = new Shapes();
+  readonly #scheduler: LocalScheduler<TaskRecord>;
+  readonly #dependencies = new Dependencies<TaskRecord>();
+  readonly #directory: ObjectDirectory;
+  readonly #spiller: Spiller;
+  readonly #tasks = new Map<TaskId, TaskRecord>();
+  readonly #clients = new Map<number, Client>();
+  readonly #isolates = new Map<number, Isolate>();
+  readonly #functions: FunctionEntry[] = [];
+  readonly #functionsByKey = new Map<string, FunctionEntry>();
+  readonly #settings: SettingsEntry[] = [];
+  readonly #settingsByKey = new Map<string, SettingsEntry>();
+  readonly #dirty: Client[] = [];
+  /** What the scheduler wants done, and how far it is. */
+  readonly #effects: SchedulerEffect<TaskRecord>[] = [];
+  #nextEffect = 0;
+  /** Tasks whose last dependency has arrived. */
+  readonly #arrived: TaskRecord[] = [];
+  #working = false;
+  #prefaulting = false;
+  #time = -1;
+  readonly #drivers = new Map<TaskId, Client>();
+  #nextClient = 1;
+  #nextIsolate = 1;
+  #failedStarts = 0;
+  /** Why no task can ever run here. */
+  #broken: string | undefined;
+  #done = 0;
+  #failed = 0;
+  #closed = false;
+  #cancelTick: () => void = () => {};
+
+  /** @param options What the node is made of. */
+  constructor(options: NodeOptions) {
+    this.#options = options;
+    this.#clock = options.clock;
+    this.#store = options.store;
+    this.#pool = new ResourcePool(options.resources);
+    this.#scheduler = new LocalScheduler(this.#pool, { isolatesMax: options.isolatesMax });
+    this.#directory = new ObjectDirectory({
+      freed: (record) => this.#freed(record),
+      pending: (id) => this.#pendingResult(id),
+    });
+    this.#spiller = new Spiller({
+      store: options.store,
+      directory: this.#directory,
+      clock: options.clock,
+      path: options.spillPath,
+      collect: () => this.#collect(),
+    });
+    for (let i = 0; i < options.isolatesWarm; i++) {
+      this.#scheduler.spawnStarted();
+      this.#startIsolate();
+    }
+    this.#tick();
+  }
+
+  /** Takes a connection. @param stream Its bytes. */
+  accept(stream: ByteStream): void {
+    const channel = new Channel<FromNode, ToNode>(stream, decodeToNode, "manual");
+    const client: Client = {
+      id: this.#nextClient++,
+      channel,
+      role: undefined,
+      job: this.#options.id,
+      storeClient: 0,
+      isolate: undefined,
+      functions: new Map(),
+      settings: new Map(),
+      dirty: false,
+    };
+    this.#clients.set(client.id, client);
+    channel.start({
+      message: (message) => this.#message(client, message),
+      drained: () => this.#flush(),
+      closed: (error) => this.#clientClosed(client, error),
+    });
+  }
+
+  /** The node's counters. */
+  stats(): NodeStats {
+    const store = this.#store.stats();
+    const { running } = this.#scheduler.counts();
+    return {
+      done: this.#done,
+      failed: this.#failed,
+      running,
+      queued: this.#tasks.size - running,
+      waiting: this.#dependencies.size,
+      isolates: this.#isolates.size,
+      objects: this.#directory.size,
+      store: { capacity: store.capacity, used: store.used },
+      spilled: { bytes: this.#spiller.spilledBytes, total: this.#spiller.spilledBytesTotal },
+    };
+  }
+
+  /** Ends the node with everything that runs on it. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#cancelTick();
+    this.#spiller.close();
+    for (const isolate of this.#isolates.values()) {
+      isolate.cancelStart();
+      isolate.process.terminate();
+    }
+    for (const client of this.#clients.values()) client.channel.close();
+    for (const task of this.#tasks.values()) task.cancelTimeout?.();
+    this.#store.close();
+  }
+
+  /** The time of the block of messages that is being worked on: reading the clock costs as much as a look-up. */
+  #now(): number {
+    return this.#time >= 0 ? this.#time : this.#time = this.#clock.now();
+  }
+
+  #tick(): void {
+    this.#cancelTick = this.#clock.after(100, () => {
+      if (this.#closed) return;
+      this.#step({ type: "tick", now: this.#now() });
+      this.#flush();
+      this.#tick();
+    });
+  }
+
+  // --- Messages -----------------------------------------------------------------------------------------------
+
+  #message(client: Client, message: ToNode): void {
+    if (client.role === undefined) {
+      if (message.type !== "hello") throw new ProtocolError(`Cannot take "${message.type}" before "hello"`);
+      return this.#hello(client, message);
+    }
+    switch (message.type) {
+      case "submit":
+        return this.#submit(client, message);
+      case "done":
+        return this.#executionDone(client, message);
+      case "yielded":
+        return this.#yielded(client, message);
+      case "release":
+        return this.#directory.release(client.id, message.objects);
+      case "retain":
+        return this.#directory.retain(client.id, message.objects);
+      case "put":
+        return this.#put(client, message.object, message.outcome);
+      case "expect":
+        for (const object of message.objects) {
+          if (this.#directory.get(object) === undefined) this.#directory.add(object, client.id);
+        }
+        return;
+      case "subscribe":
+        for (const object of message.objects) this.#subscribe(client, object);
+        return;
+      case "blocked":
+      case "unblocked": {
+        const task = client.isolate?.executions.get(message.handle);
+        if (task === undefined) return;
+        return this.#step({
+          type: message.type === "blocked" ? "suspended" : "resumed",
+          task,
+          now: this.#now(),
+        });
+      }
+      case "defineFunction":
+        client.functions.set(message.index, this.#function(message.address));
+        return;
+      case "defineSettings":
+        client.settings.set(message.index, this.#settingsOf(message.settings));
+        return;
+      case "consumed":
+        return this.#consumed(message.task, message.count);
+      case "cancel":
+        return this.#cancelById(message.task, message.force, message.recursive);
+      case "makeRoom":
+        this.#spiller.makeRoom(message.bytes).then((error) => {
+          this.#send(client, {
+            type: "room",
+            request: message.request,
+            error: error === undefined ? NO_BYTES : packError(error),
+          });
+          this.#flush();
+        });
+        return;
+      case "ask":
+        this.#send(client, {
+          type: "answer",
+          request: message.request,
+          body: pack(this.#answer(message.topic)).toBytes().slice(),
+        });
+        return;
+      case "log": {
+        const execution = client.isolate?.executions.get(message.handle);
+        const driver = this.#drivers.get(execution?.job ?? client.job) ?? this.#drivers.values().next().value;
+        if (driver === undefined) return;
+        const { level, dropped, text } = message;
+        const task = execution?.entry.settings.name ?? "";
+        return this.#send(driver, {
+          type: "output",
+          worker: client.isolate?.number ?? 0,
+          task,
+          level,
+          dropped,
+          text,
+        });
+      }
+      case "hello":
+        throw new ProtocolError('Cannot take a second "hello"');
+      default:
+        unreachable(message);
+    }
+  }
+
+  #hello(client: Client, hello: Extract<ToNode, { type: "hello" }>): void {
+    const refuse = (reason: string) => {
+      this.#options.log("warn", `Refused a connection: ${reason}`);
+      this.#send(client, { type: "refused", reason });
+      client.dirty = false;
+      this.#dirty.splice(this.#dirty.indexOf(client), 1);
+      client.channel.finish();
+    };
+    if (!sameToken(hello.token, this.#options.token)) return refuse("the token is wrong");
+    if (hello.protocol !== PROTOCOL_VERSION || hello.version !== VERSION) {
+      return refuse(
+        `the node is rayd ${VERSION} (protocol ${PROTOCOL_VERSION}), the program is rayd ${hello.version} ` +
+          `(protocol ${hello.protocol}); use the same version on both sides`,
+      );
+    }
+    client.storeClient = hello.storeClient;
+    if (hello.role === "isolate") {
+      const isolate = this.#isolates.get(hello.isolate);
+      if (isolate === undefined || isolate.client !== undefined) {
+        return refuse(`there is no isolate ${hello.isolate}`);
+      }
+      client.role = "isolate";
+      client.isolate = isolate;
+      isolate.client = client;
+      isolate.cancelStart();
+      this.#failedStarts = 0;
+      this.#send(client, { type: "welcome", node: this.#options.id });
+      this.#step({ type: "isolateReady", isolate: isolate.number, now: this.#now() });
+    } else {
+      client.role = "driver";
+      if (this.#drivers.has(hello.job)) return refuse(`job ${hex(hello.job)} is running already`);
+      client.job = hello.job;
+      this.#drivers.set(client.job, client);
+      this.#send(client, { type: "welcome", node: this.#options.id });
+    }
+  }
+
+  #answer(topic: Extract<ToNode, { type: "ask" }>["topic"]): unknown {
+    const amounts = (units: Record<string, number>) =>
+      Object.fromEntries(Object.entries(units).map(([name, n]) => [name, n / RESOURCE_UNIT]));
+    switch (topic) {
+      case "nodes":
+        return [{
+          id: hex(this.#options.id),
+          alive: true,
+          resources: amounts(this.#pool.total()),
+          available: amounts(this.#pool.free()),
+          isolates: this.#isolates.size,
+          storeCapacity: this.#store.capacity,
+        }];
+      case "cluster":
+        return amounts(this.#pool.total());
+      case "available":
+        return amounts(this.#pool.free());
+      case "stats":
+        return this.stats();
+      default:
+        unreachable(topic);
+    }
+  }
+
+  #function(address: FunctionAddress): FunctionEntry {
+    const key = `${address.load}\n${address.module}\n${address.name}`;
+    let entry = this.#functionsByKey.get(key);
+    if (entry === undefined) {
+      entry = functionEntry(this.#functions.length, address);
+      this.#functions.push(entry);
+      this.#functionsByKey.set(key, entry);
+    }
+    return entry;
+  }
+
+  #settingsOf(settings: TaskSettings): SettingsEntry {
+    const key = JSON.stringify(settings);
+    let entry = this.#settingsByKey.get(key);
+    if (entry === undefined) {
+      entry = { index: this.#settings.length, settings, shape: this.#shapes.of(settings.demand) };
+      this.#settings.push(entry);
+      this.#settingsByKey.set(key, entry);
+    }
+    return entry;
+  }
+
+  // --- Tasks --------------------------------------------------------------------------------------------------
+
+  #submit(client: Client, message: Extract<ToNode, { type: "submit" }>): void {
+    const fn = client.functions.get(message.fn);
+    const entry = client.settings.get(message.settings);
+    if (fn === undefined || entry === undefined) {
+      throw new ProtocolError(
+        `Cannot submit: function ${message.fn} or settings ${message.settings} are not defined`,
+      );
+    }
+    const { settings } = entry;
+    // A driver is never run again, so what it submits is new.
+    const parent = client.role === "driver" ? undefined : this.#tasks.get(message.parent);
+    if (client.role !== "driver" && this.#adopt(client, message)) return;
+    const job = parent?.job ?? client.job;
+    const task = new TaskRecord(message, job, fn, entry, client.id);
+    this.#tasks.set(task.id, task);
+    this.#useArguments(task);
+    const missing = this.#useDependencies(task);
+    if (missing === undefined) return;
+    if (this.#broken !== undefined) return this.#failBroken(task);
+    if (!this.#pool.couldEverFit(entry.shape)) {
+      return this.#fail(
+        task,
+        new UnschedulableError(
+          `Task ${settings.name} can never run here: it asks for ${
+            showDemand(settings.demand)
+          }, and there is ` +
+            `${
+              showDemand(this.#pool.total())
+            } in all. Ask for less, or start with more (--cpus, --gpus, --resources)`,
+        ),
+      );
+    }
+    if (settings.timeoutMs > 0) {
+      task.cancelTimeout = this.#clock.after(settings.timeoutMs, () => this.#timeout(task));
+    }
+    if (missing.length > 0) {
+      if (!this.#chain(task, missing)) this.#dependencies.hold(task, missing);
+    } else this.#step({ type: "ready", task, now: this.#now() });
+  }
+
+  /** The same task was submitted before: its submitter was run again. The new one gets what the old one would have. */
+  #adopt(client: Client, message: Extract<ToNode, { type: "submit" }>): boolean {
+    const task = this.#tasks.get(message.task);
+    if (task === undefined) return false;
+    task.client = client.id;
+    task.handle = message.handle;
+    for (let i = (task.results?.length ?? 0) - 1; i >= 0; i--) {
+      const record = task.results![i];
+      if (record === undefined) continue;
+      this.#directory.retain(client.id, [record.id]);
+      if (record.outcome !== undefined) {
+        this.#send(client, {
+          type: "result",
+          handle: task.handle,
+          index: i,
+          kept: true,
+          outcome: record.outcome,
+        });
+      }
+    }
+    return true;
+  }
+
+  /** Makes the record of what a running task will return: somebody else than its submitter has come to refer to it. */
+  #pendingResult(id: ObjectId): ObjectRecord | undefined {
+    const task = this.#tasks.get(taskOf(id));
+    const index = indexOf(id);
+    if (task === undefined || index >= task.entry.settings.returns || task.results?.[index] !== undefined) {
+      return undefined;
+    }
+    const record = this.#directory.add(id, task.client);
+    task.results ??= [];
+    task.results[index] = record;
+    return record;
+  }
+
+  /** Holds what a task's arguments refer to; arguments in the store are an object like any other, to be spilled. */
+  #useArguments({ id, args, client }: TaskRecord): void {
+    if (args.kind === "inline") { for (const object of args.contains) this.#directory.use(object); }
+    if (args.kind !== "stored") return;
+    const record = this.#directory.add(argumentsId(id), client);
+    this.#directory.disown(record);
+    this.#directory.seal(record, args);
+    this.#stored();
+  }
+
+  /** Lets go of what {@link #useArguments} held. */
+  #unuseArguments({ id, args }: TaskRecord): void {
+    if (args.kind === "inline") {
+      for (let i = 0; i < args.contains.length; i++) this.#directory.unuse(args.contains[i]!);
+    } else if (args.kind === "stored") this.#directory.unuse(argumentsId(id));
+  }
+
+  /**
+   * Holds what a task depends on.
+   *
+   * @returns What does not exist yet; `undefined` if the task has failed because of a dependency.
+   */
+  #useDependencies(task: TaskRecord): ObjectId[] | undefined {
+    const missing: ObjectId[] = [];
+    let failure: Outcome | undefined;
+    for (const object of task.dependencies) {
+      const record = this.#directory.get(object);
+      if (record === undefined) failure ??= lost(object);
+      else if (record.outcome === undefined) missing.push(object);
+      else if (record.outcome.kind === "error") failure ??= record.outcome;
+      this.#directory.use(object);
+    }
+    if (failure === undefined) return missing;
+    this.#finishWith(task, failure);
+    return undefined;
+  }
+
+  /**
+   * Sends a task ahead of its arguments, behind the tasks that make them, if all of those were sent to one isolate: a
+   * chain of short tasks then costs no round trip a link.
+   *
+   * @returns Whether it was sent.
+   */
+  #chain(task: TaskRecord, missing: readonly ObjectId[]): boolean {
+    let isolate = -1;
+    for (const object of missing) {
+      const producer = this.#tasks.get(taskOf(object));
+      if (
+        producer?.state !== "sent" || producer.entry.settings.returns > 1 || producer.entry.settings.stream
+      ) return false;
+      if (isolate >= 0 && producer.isolate !== isolate) return false;
+      isolate = producer.isolate;
+    }
+    this.#step({ type: "chain", task, isolate, producers: missing.length, now: this.#now() });
+    if (task.state === "new") return false;
+    for (const object of missing) (this.#tasks.get(taskOf(object))!.followers ??= []).push(task);
+    return true;
+  }
+
+  /** A task was sent: those that wait for nothing but it may follow. */
+  #chainFollowers(task: TaskRecord): void {
+    for (const waiting of this.#dependencies.waitingFor(returnId(task.id, 0))) {
+      const missing = waiting.dependencies.filter((object) =>
+        this.#directory.get(object)?.outcome === undefined
+      );
+      if (this.#chain(waiting, missing)) this.#dependencies.remove(waiting);
+    }
+  }
+
+  /** Lets the scheduler take an event, and performs what it wants; in order, and never one inside of another. */
+  #step(event: SchedulerEvent<TaskRecord>): void {
+    this.#scheduler.step(event, this.#effects);
+    this.#work();
+  }
+
+  /** Performs queued effects and starts tasks whose dependencies have arrived: a loop, for chains may be long. */
+  #work(): void {
+    if (this.#working) return;
+    this.#working = true;
+    try {
+      for (;;) {
+        const effect = this.#effects[this.#nextEffect++];
+        if (effect !== undefined) {
+          this.#perform(effect);
+          continue;
+        }
+        this.#effects.length = this.#nextEffect = 0;
+        const task = this.#arrived.pop();
+        if (task === undefined) return;
+        this.#dependenciesArrived(task);
+      }
+    } finally {
+      this.#working = false;
+    }
+  }
+
+  #perform(effect: SchedulerEffect<TaskRecord>): void {
+    switch (effect.type) {
+      case "send":
+        return this.#execute(effect.task, effect.isolate);
+      case "revoke": {
+        const { task } = effect;
+        const success = this.#revoke(task);
+        return this.#step({ type: "revoked", task, isolate: effect.isolate, success, now: this.#now() });
+      }
+      case "spawn":
+        return this.#startIsolate();
+      case "exhausted": {
+        const { task } = effect;
+        if (effect.reason === "exception") return this.#finish(task, task.last!);
+        return this.#fail(
+          task,
+          new WorkerCrashedError(
+            `Task ${task.entry.settings.name} (${hex(task.id)}) failed: the isolate that ran it died ` +
+              `in ${task.failures + 1} of ${
+                task.retries + 1
+              } attempts. It may have run out of memory or ended ` +
+              `itself (Deno.exit, a native crash); raise retries only if a further attempt could go better`,
+          ),
+        );
+      }
+      default:
+        unreachable(effect);
+    }
+  }
+
+  #execute(task: TaskRecord, number: number): void {
+    const isolate = this.#isolates.get(number);
+    // Between the decision and now, the isolate may have gone or the task may have been stopped.
+    if (isolate?.client === undefined || task.isolate !== number || task.state !== "sent") return;
+    if (!task.wanted) return this.#step({ type: "done", task, retry: false, now: this.#now() });
+    const { client } = isolate;
+    const { fn, entry } = task;
+    if (!isolate.knownFunctions.has(fn.index)) {
+      isolate.knownFunctions.add(fn.index);
+      this.#send(client, { type: "defineFunction", index: fn.index, address: fn.address });
+    }
+    if (!isolate.knownSettings.has(entry.index)) {
+      isolate.knownSettings.add(entry.index);
+      this.#send(client, { type: "defineSettings", index: entry.index, settings: entry.settings });
+    }
+    const handle = isolate.nextExecution;
+    isolate.nextExecution = (handle + 1) % EXECUTIONS_MAX;
+    const slot = isolate.freeSlots.pop() ?? CLAIM_SLOTS; // beyond the table: not to be revoked
+    if (slot < CLAIM_SLOTS) Atomics.store(isolate.process.claims, slot, claimWord(handle, CLAIM_QUEUED));
+    isolate.executions.set(handle, task);
+    client.job = task.job;
+    task.execution = handle;
+    task.slot = slot;
+    this.#send(client, {
+      type: "execute",
+      handle,
+      slot,
+      attempt: task.attempts,
+      concurrency: entry.shape.concurrency,
+      task: task.id,
+      job: task.job,
+      fn: fn.index,
+      settings: entry.index,
+      gpus: task.gpus,
+      dependencies: task.dependencies.length === 0 ? NO_DEPENDENCIES : this.#argumentsOf(task),
+      args: task.args,
+    });
+    if (task.results !== undefined && this.#dependencies.size > 0) this.#chainFollowers(task);
+  }
+
+  /** What an isolate is told of a task's arguments: what is there, as far as a message should carry it. */
+  #argumentsOf(task: TaskRecord): Dependency[] {
+    let room = ARGUMENT_BYTES_MAX;
+    return task.dependencies.map((object) => {
+      const record = this.#directory.get(object);
+      const outcome = record === undefined ? lost(object) : record.outcome;
+      if (outcome?.kind === "inline" && (room -= outcome.bytes.length) < 0) {
+        return { object, outcome: undefined };
+      }
+      return { object, outcome };
+    });
+  }
+
+  /** Takes an execution back unless it has started. */
+  #revoke(task: TaskRecord): boolean {
+    const isolate = this.#isolates.get(task.isolate);
+    if (isolate?.executions.get(task.execution) !== task || task.slot >= CLAIM_SLOTS) return false;
+    const queued = claimWord(task.execution, CLAIM_QUEUED);
+    const revoked = claimWord(task.execution, CLAIM_REVOKED);
+    if (Atomics.compareExchange(isolate.process.claims, task.slot, queued, revoked) !== queued) return false;
+    this.#executionEnded(isolate, task);
+    return true;
+  }
+
+  #executionEnded(isolate: Isolate, task: TaskRecord): void {
+    if (isolate.executions.delete(task.execution) && task.slot < CLAIM_SLOTS) {
+      isolate.freeSlots.push(task.slot);
+    }
+    task.execution = -1;
+  }
+
+  #executionDone(client: Client, message: Extract<ToNode, { type: "done" }>): void {
+    const isolate = client.isolate;
+    const task = isolate?.executions.get(message.handle);
+    if (isolate === undefined || task === undefined) {
+      throw new ProtocolError(`No execution ${message.handle} to end`);
+    }
+    this.#executionEnded(isolate, task);
+    observeDuration(task.fn, message.durationUs / 1000);
+    if (message.outcomes.length < task.entry.settings.returns) {
+      throw new ProtocolError("An execution ended with too few outcomes");
+    }
+    const now = this.#now();
+    if (task.finished) {
+      message.outcomes.forEach((outcome, i) => this.#drop(returnId(task.id, i), outcome));
+      return this.#step({ type: "done", task, retry: false, now });
+    }
+    if (message.retry) {
+      task.last = message.outcomes;
+      return this.#step({ type: "done", task, retry: true, now });
+    }
+    // What the outcomes make ready is queued first, so that the isolate gets it with what it is sent next.
+    this.#finish(task, message.outcomes);
+    this.#step({ type: "done", task, retry: false, now });
+  }
+
+  #yielded(client: Client, message: Extract<ToNode, { type: "yielded" }>): void {
+    const task = client.isolate?.executions.get(message.handle);
+    if (task === undefined) throw new ProtocolError(`No execution ${message.handle} to yield`);
+    const id = returnId(task.id, message.index);
+    if (task.finished || message.index <= task.produced) {
+      return this.#drop(id, message.outcome);
+    }
+    task.produced = message.index;
+    this.#settle(task, message.index, message.outcome);
+  }
+
+  /** The consumer of a stream has taken items: its generator may make more. */
+  #consumed(id: TaskId, count: number): void {
+    const task = this.#tasks.get(id);
+    if (task === undefined) return;
+    task.consumed = Math.max(task.consumed, count);
+    const client = this.#isolates.get(task.isolate)?.client;
+    if (client !== undefined) this.#send(client, { type: "consumed", task: id, count: task.consumed });
+  }
+
+  /** A task has its outcomes: they are sealed, told to whoever wants them, and the task is forgotten. */
+  #finish(task: TaskRecord, outcomes: readonly Outcome[]): void {
+    this.#tasks.delete(task.id);
+    task.finished = true;
+    task.cancelTimeout?.();
+    task.last = undefined;
+    if (outcomes[0]?.kind === "error") this.#failed++;
+    else this.#done++;
+    const { returns } = task.entry.settings;
+    assert(outcomes.length >= returns, "a task ends with fewer outcomes than it returns");
+    for (let i = 0; i < returns; i++) this.#settle(task, i, outcomes[i]!);
+    if (task.followers !== undefined) {
+      for (const follower of task.followers) {
+        this.#step({ type: "unchain", task: follower, now: this.#now() });
+      }
+    }
+    for (let i = 0; i < task.dependencies.length; i++) this.#directory.unuse(task.dependencies[i]!);
+    this.#unuseArguments(task);
+  }
+
+  #finishWith(task: TaskRecord, outcome: Outcome): void {
+    this.#finish(task, Array.from({ length: task.entry.settings.returns }, () => outcome));
+  }
+
+  #fail(task: TaskRecord, error: RaydError): void {
+    this.#finishWith(task, { kind: "error", bytes: packError(error) });
+  }
+
+  /** An outcome of a task is there: its submitter is told, and it is kept if anybody else may need it. */
+  #settle(task: TaskRecord, index: number, outcome: Outcome): void {
+    const client = this.#clients.get(task.client);
+    const known = task.results?.[index];
+    if (known === undefined && isOwners(outcome)) {
+      if (client !== undefined) {
+        this.#send(client, { type: "result", handle: task.handle, index, kept: false, outcome });
+      }
+      return;
+    }
+    const record = known ?? this.#directory.declare(returnId(task.id, index), task.client);
+    if (!this.#directory.seal(record, outcome)) return this.#drop(record.id, outcome);
+    if (client !== undefined) {
+      this.#send(client, { type: "result", handle: task.handle, index, kept: true, outcome });
+    } else this.#directory.disown(record);
+    this.#announce(record);
+  }
+
+  /** Tells subscribers and waiting tasks that an object exists. */
+  #announce(record: ObjectRecord): void {
+    const outcome = record.outcome!;
+    if (outcome.kind === "stored") this.#stored();
+    if (record.subscribers !== undefined) {
+      for (const id of record.subscribers) {
+        const client = this.#clients.get(id);
+        if (client !== undefined) this.#send(client, { type: "object", object: record.id, outcome });
+      }
+      record.subscribers = undefined;
+    }
+    const ready = this.#dependencies.arrived(record.id);
+    for (let i = ready.length - 1; i >= 0; i--) this.#arrived.push(ready[i]!);
+    this.#directory.sealed(record);
+    this.#work();
+  }
+
+  #dependenciesArrived(task: TaskRecord): void {
+    if (task.finished) return;
+    for (const object of task.dependencies) {
+      const outcome = this.#directory.get(object)?.outcome ?? lost(object);
+      if (outcome.kind === "error") return this.#finishWith(task, outcome);
+    }
+    this.#step({ type: "ready", task, now: this.#now() });
+  }
+
+  /** An outcome that nobody will see: what it put into the store goes. */
+  #drop(id: ObjectId, outcome: Outcome): void {
+    if (outcome.kind === "stored" && this.#directory.get(id)?.outcome?.kind !== "stored") {
+      this.#store.delete(id);
+    }
+  }
+
+  #timeout(task: TaskRecord): void {
+    const { name, timeoutMs } = task.entry.settings;
+    this.#stop(
+      task,
+      new TaskTimeoutError(
+        `Task ${name} (${hex(task.id)}) took longer than its timeout of ${timeoutMs} ms; it was ${
+          stateOf(task)
+        }`,
+      ),
+      true,
+      true,
+    );
+    this.#flush();
+  }
+
+  #cancelById(id: TaskId, force: boolean, recursive: boolean): void {
+    const task = this.#tasks.get(id);
+    if (task !== undefined) {
+      const message = `Task ${task.entry.settings.name} (${hex(id)}) was cancelled while it was ${
+        stateOf(task)
+      }`;
+      this.#stop(task, new TaskCancelledError(message), force, recursive);
+    } else if (recursive) this.#stopChildren(id, force);
+  }
+
+  #stopChildren(parent: TaskId, force: boolean): void {
+    for (const task of [...this.#tasks.values()]) {
+      if (task.parent !== parent || task.finished) continue;
+      const message = `Task ${task.entry.settings.name} (${hex(task.id)}) was cancelled with the task that ` +
+        `submitted it, while it was ${stateOf(task)}`;
+      this.#stop(task, new TaskCancelledError(message), force, true);
+    }
+  }
+
+  /**
+   * Ends a task with an error, in any state. If it runs, it is told so; with `force`, its isolate is ended when it has
+   * not stopped within the grace.
+   */
+  #stop(task: TaskRecord, error: RaydError, force: boolean, recursive: boolean): void {
+    const now = this.#now();
+    const isolate = this.#isolates.get(task.isolate);
+    const { execution } = task;
+    this.#dependencies.remove(task);
+    this.#step({ type: "removed", task, now });
+    this.#fail(task, error);
+    if (recursive) this.#stopChildren(task.id, force);
+    if (isolate === undefined || execution < 0) return;
+    if (this.#revoke(task)) return this.#step({ type: "done", task, retry: false, now });
+    if (isolate.client !== undefined) {
+      this.#send(isolate.client, { type: "abort", handle: execution, reason: error.message });
+    }
+    if (!force) return;
+    this.#clock.after(STOP_GRACE_MS, () => {
+      if (isolate.executions.get(execution) !== task || this.#isolates.get(isolate.number) !== isolate) {
+        return;
+      }
+      this.#endIsolate(isolate, false);
+      this.#flush();
+    });
+  }
+
+  // --- Objects ------------------------------------------------------------------------------------------------
+
+  #put(client: Client, id: ObjectId, outcome: Outcome): void {
+    // One that was expected has its owner's hold already.
+    const known = this.#directory.get(id);
+    const record = known?.owner === client.id ? known : this.#directory.declare(id, client.id);
+    if (this.#directory.seal(record, outcome)) this.#announce(record);
+  }
+
+  #subscribe(client: Client, id: ObjectId): void {
+    const record = this.#directory.get(id);
+    if (record === undefined) return this.#send(client, { type: "object", object: id, outcome: lost(id) });
+    if (record.outcome === undefined) {
+      record.subscribers ??= [];
+      if (!record.subscribers.includes(client.id)) record.subscribers.push(client.id);
+      return;
+    }
+    if (record.spilled === undefined) {
+      const outcome = record.outcome.kind === "stored" && !this.#store.has(id) ? lost(id) : record.outcome;
+      return this.#send(client, { type: "object", object: id, outcome });
+    }
+    this.#directory.use(id);
+    this.#spiller.restore(record).then((error) => {
+      const outcome: Outcome = error === undefined
+        ? record.outcome!
+        : { kind: "error", bytes: packError(error) };
+      this.#send(client, { type: "object", object: id, outcome });
+      this.#flush();
+      this.#directory.unuse(id);
+    });
+  }
+
+  /** From the first object in the store on, memory is kept faulted in ahead of its use. */
+  #stored(): void {
+    if (this.#prefaulting) return;
+    this.#prefaulting = true;
+    this.#store.prefault(Math.min(PREFAULT_BYTES, this.#store.capacity / 4));
+  }
+
+  #freed(record: ObjectRecord): void {
+    if (record.outcome?.kind === "stored") this.#store.delete(record.id);
+    this.#spiller.freed(record);
+  }
+
+  #collect(): void {
+    for (const client of this.#clients.values()) {
+      if (client.role !== undefined) this.#send(client, { type: "collect" });
+    }
+    this.#flush();
+  }
+
+  // --- Isolates and connections -------------------------------------------------------------------------------
+
+  #startIsolate(): void {
+    const number = this.#nextIsolate++;
+    const process = this.#options.isolates.start(number, (reason) => {
+      const isolate = this.#isolates.get(number);
+      if (isolate === undefined || this.#closed) return;
+      this.#options.log("warn", `Isolate ${number} died: ${reason}`);
+      this.#endIsolate(isolate, true);
+      this.#flush();
+    });
+    const isolate: Isolate = {
+      number,
+      process,
+      client: undefined,
+      executions: new Map(),
+      freeSlots: Array.from({ length: CLAIM_SLOTS }, (_, i) => i),
+      nextExecution: 0,
+      knownFunctions: new Set(),
+      knownSettings: new Set(),
+      cancelStart: this.#clock.after(ISOLATE_START_MS_MAX, () => {
+        this.#options.log("error", `Isolate ${number} did not start within ${ISOLATE_START_MS_MAX} ms`);
+        this.#endIsolate(isolate, true);
+        this.#flush();
+      }),
+    };
+    this.#isolates.set(number, isolate);
+  }
+
+  /** An isolate is gone, or is to go. @param charge Whether what it had started counts as failed. */
+  #endIsolate(isolate: Isolate, charge: boolean): void {
+    if (!this.#isolates.delete(isolate.number)) return;
+    isolate.cancelStart();
+    const started = new Set<TaskRecord>();
+    for (const [handle, task] of isolate.executions) {
+      const { slot } = task;
+      const word = slot < CLAIM_SLOTS
+        ? Atomics.load(isolate.process.claims, slot)
+        : claimWord(handle, CLAIM_STARTED);
+      if (word === claimWord(handle, CLAIM_STARTED)) started.add(task);
+      task.execution = -1;
+    }
+    isolate.process.terminate();
+    const { client } = isolate;
+    if (client === undefined) {
+      this.#scheduler.spawnFailed();
+      if (++this.#failedStarts >= FAILED_STARTS_MAX) return this.#giveUp();
+    } else {
+      client.channel.close();
+      this.#store.releaseClient(client.storeClient);
+    }
+    this.#step({
+      type: "isolateGone",
+      isolate: isolate.number,
+      started: (task) => started.has(task),
+      charge,
+      now: this.#now(),
+    });
+    if (this.#scheduler.isolates < this.#options.isolatesWarm && !this.#closed) {
+      this.#scheduler.spawnStarted();
+      this.#startIsolate();
+    }
+  }
+
+  /** Isolates do not start here: no task will ever run. Whoever waits is told, and whoever comes. */
+  #giveUp(): void {
+    this.#broken = `${FAILED_STARTS_MAX} isolates in a row did not start on this node`;
+    this.#options.log("error", `${this.#broken}: it fails all tasks`);
+    for (const task of [...this.#tasks.values()]) if (!task.finished) this.#failBroken(task);
+  }
+
+  #failBroken(task: TaskRecord): void {
+    const { name } = task.entry.settings;
+    this.#step({ type: "removed", task, now: this.#now() });
+    this.#dependencies.remove(task);
+    this.#fail(task, new WorkerCrashedError(`Task ${name} cannot run: ${this.#broken}. Its log says why`));
+  }
+
+  #clientClosed(client: Client, error: RaydError | undefined): void {
+    this.#clients.delete(client.id);
+    if (this.#closed) return;
+    if (error !== undefined && client.role !== "isolate") {
+      this.#options.log(
+        "warn",
+        `Connection ${client.id} (${client.role ?? "not greeted"}) ended: ${error.message}`,
+      );
+    }
+    if (client.role === "isolate") {
+      const { isolate } = client;
+      if (isolate !== undefined && this.#isolates.get(isolate.number) === isolate) {
+        this.#options.log(
+          "warn",
+          `Isolate ${isolate.number} closed its connection${error ? `: ${error.message}` : ""}`,
+        );
+        this.#endIsolate(isolate, true);
+      }
+    } else if (client.role === "driver") {
+      this.#drivers.delete(client.job);
+      for (const task of [...this.#tasks.values()]) {
+        if (task.job !== client.job || task.finished) continue;
+        this.#stop(
+          task,
+          new TaskCancelledError(`The program that submitted task ${hex(task.id)} ended`),
+          true,
+          false,
+        );
+      }
+    }
+    this.#directory.clientGone(client.id);
+    this.#flush();
+  }
+
+  #send(client: Client, message: FromNode): void {
+    client.channel.send(message);
+    if (!client.dirty) {
+      client.dirty = true;
+      this.#dirty.push(client);
+    }
+  }
+
+  #flush(): void {
+    this.#time = -1;
+    for (const client of this.#dirty) {
+      client.dirty = false;
+      client.channel.flush();
+    }
+    this.#dirty.length = 0;
+  }
+}
+
+/** Where a task is, in words. */
+function stateOf(task: TaskRecord): string {
+  switch (task.state) {
+    case "new":
+      return "waiting for its arguments";
+    case "queued":
+      return "queued";
+    case "sent":
+      return "running";
+    case "suspended":
+      return "waiting for other tasks";
+    case "ended":
+      return "ending";
+    default:
+      unreachable(task.state);
+  }
+}
+
+/** Whether an outcome may be left to its owner alone: it is small, and holds no Refs that must be kept. */
+function isOwners(outcome: Outcome): boolean {
+  return outcome.kind === "error" || outcome.kind === "inline" && outcome.contains.length === 0;
+}
+
+function lost(object: ObjectId): Outcome {
+  const message =
+    `Object ${
+      hex(object, true)
+    } is lost: no Ref to it was left, so it was freed. Keep a Ref for as long as ` +
+    `the value is needed`;
+  return { kind: "error", bytes: packError(new ObjectLostError(message)) };
+}
+
+/** An error's bytes, as outcomes carry them. */
+export function packError(error: RaydError): Uint8Array {
+  return pack(errorToRecord(error)).toBytes().slice();
+}

@@ -1,0 +1,119 @@
+/**
+ * What a node keeps of tasks, functions and settings.
+ *
+ * @module
+ */
+
+import type { ObjectId, TaskId } from "../core/ids.ts";
+import type { FunctionAddress, Outcome, ToNode } from "../core/messages.ts";
+import type { TaskSettings } from "../core/options.ts";
+import type { SchedulerTask, TaskState } from "../scheduler/local.ts";
+import type { Shape } from "../scheduler/resources.ts";
+import type { ObjectRecord } from "./directory.ts";
+
+/** A function that some client defined. */
+export interface FunctionEntry {
+  readonly index: number;
+  readonly address: FunctionAddress;
+  /** How long a call takes, in milliseconds: an average that forgets. */
+  meanMs: number;
+}
+
+/** Settings that some client defined. */
+export interface SettingsEntry {
+  readonly index: number;
+  readonly settings: TaskSettings;
+  readonly shape: Shape;
+}
+
+/** What a function is taken to need before it was ever measured. */
+const MEAN_MS_UNKNOWN = 0.5;
+
+/** Makes a function's entry. */
+export function functionEntry(index: number, address: FunctionAddress): FunctionEntry {
+  return { index, address, meanMs: MEAN_MS_UNKNOWN };
+}
+
+/** Takes a measured run into a function's average. */
+export function observeDuration(fn: FunctionEntry, durationMs: number): void {
+  fn.meanMs += (durationMs - fn.meanMs) / 8;
+}
+
+/** A task from its submission to its end. */
+export class TaskRecord implements SchedulerTask {
+  readonly id: TaskId;
+  readonly job: TaskId;
+  readonly parent: TaskId;
+  readonly fn: FunctionEntry;
+  readonly entry: SettingsEntry;
+  readonly shape: Shape;
+  readonly priority: number;
+  readonly retries: number;
+  readonly dependencies: readonly ObjectId[];
+  readonly args: Outcome;
+  /** The client that is told of results, and what it calls the task. Another one when its submitter was run again. */
+  client: number;
+  handle: number;
+  /** Records of what it returns, by index: of those that anybody but its submitter refers to. */
+  results: (ObjectRecord | undefined)[] | undefined = undefined;
+  /** Its outcomes are sealed; whatever still runs of it is nobody's. */
+  finished = false;
+  /** The execution under way, as its isolate knows it; -1 while there is none. */
+  execution = -1;
+  /** Its place in the isolate's claim table. */
+  slot = -1;
+  /** Items that a generator has yielded so far, and how many its consumer has taken. */
+  produced = 0;
+  consumed = 0;
+  /** Tasks that were chained to this one. */
+  followers: TaskRecord[] | undefined = undefined;
+  /** The outcomes of the last attempt, kept for the case that there is no further one. */
+  last: readonly Outcome[] | undefined = undefined;
+  /** Undoes its timeout. */
+  cancelTimeout: (() => void) | undefined = undefined;
+
+  // The scheduler's own.
+  readyAt = 0;
+  queued = false;
+  state: TaskState = "new";
+  failures = 0;
+  attempts = 0;
+  isolate = -1;
+  gpus: readonly number[] = NO_GPUS;
+  lent = false;
+  wanted = true;
+  sentMs = 0;
+  chained = 0;
+
+  /**
+   * @param message What was submitted.
+   * @param job Its job. @param fn Its function. @param entry Its settings. @param client Who submitted it.
+   */
+  constructor(
+    message: Extract<ToNode, { type: "submit" }>,
+    job: TaskId,
+    fn: FunctionEntry,
+    entry: SettingsEntry,
+    client: number,
+  ) {
+    this.id = message.task;
+    this.job = job;
+    this.parent = message.parent;
+    this.fn = fn;
+    this.entry = entry;
+    this.shape = entry.shape;
+    this.priority = entry.settings.priority;
+    this.retries = entry.settings.retries;
+    this.dependencies = message.dependencies;
+    this.args = message.args;
+    this.client = client;
+    this.handle = message.handle;
+  }
+
+  /** How long it is expected to take. */
+  expectedMs(): number {
+    return this.fn.meanMs;
+  }
+}
+
+const NO_GPUS: readonly number[] = Object.freeze([]);

@@ -1,0 +1,437 @@
+/**
+ * The bytes of each message of `core/messages.ts`. Written by hand, field by field: these run several times a task.
+ * Whatever is rare and has many fields travels as msgpack.
+ *
+ * A message on the wire is a 4-byte little-endian length of what follows, a kind byte, and the fields. `decode`
+ * trusts nothing: each field is checked as it is read, and left-over bytes are an error.
+ *
+ * @module
+ */
+
+// @ts-types="../core/std_msgpack.d.ts"
+import { decode as msgpackDecode, encode as msgpackEncode } from "@std/msgpack";
+import { unreachable } from "../core/unreachable.ts";
+import { ProtocolError } from "../core/errors.ts";
+import {
+  type Dependency,
+  type FromNode,
+  type FunctionAddress,
+  type Message,
+  type Outcome,
+  OUTPUT_LEVELS,
+  type ToNode,
+  type Topic,
+} from "../core/messages.ts";
+import type { TaskSettings } from "../core/options.ts";
+import type { ByteReader, ByteWriter } from "./bytes.ts";
+
+const KIND = {
+  hello: 1,
+  defineFunction: 2,
+  defineSettings: 3,
+  submit: 4,
+  put: 5,
+  retain: 6,
+  release: 7,
+  subscribe: 8,
+  consumed: 9,
+  cancel: 10,
+  makeRoom: 11,
+  ask: 12,
+  done: 13,
+  yielded: 14,
+  blocked: 15,
+  unblocked: 16,
+  log: 17,
+  expect: 18,
+  welcome: 32,
+  refused: 33,
+  result: 34,
+  object: 35,
+  room: 36,
+  answer: 37,
+  output: 38,
+  execute: 39,
+  abort: 40,
+  collect: 41,
+} as const satisfies Record<Message["type"], number>;
+
+const TOPICS = ["nodes", "cluster", "available", "stats"] as const satisfies readonly Topic[];
+const ROLES = ["driver", "isolate"] as const;
+
+/**
+ * Appends a message, length and kind included; all of it or, if a field cannot be written, nothing.
+ *
+ * @param to Where to.
+ * @param message What.
+ */
+export function encode(to: ByteWriter, message: Message): void {
+  const start = to.length;
+  try {
+    to.u32(0);
+    to.u8(KIND[message.type]);
+    fields(to, message);
+  } catch (error) {
+    to.length = start;
+    throw error;
+  }
+  to.patchU32(start, to.length - start - 4);
+}
+
+function fields(to: ByteWriter, m: Message): void {
+  switch (m.type) {
+    case "submit":
+      to.u32(m.handle);
+      to.taskId(m.task);
+      to.taskId(m.parent);
+      to.u32(m.fn);
+      to.u32(m.settings);
+      to.objectIds(m.dependencies);
+      return outcome(to, m.args);
+    case "execute":
+      to.u32(m.handle);
+      to.u16(m.slot);
+      to.u32(m.attempt);
+      to.u16(m.concurrency);
+      to.taskId(m.task);
+      to.taskId(m.job);
+      to.u32(m.fn);
+      to.u32(m.settings);
+      to.u32(m.gpus.length);
+      for (const gpu of m.gpus) to.u16(gpu);
+      to.u32(m.dependencies.length);
+      for (const dependency of m.dependencies) {
+        to.objectId(dependency.object);
+        if (dependency.outcome === undefined) to.u8(NO_OUTCOME);
+        else outcome(to, dependency.outcome);
+      }
+      return outcome(to, m.args);
+    case "done":
+      to.u32(m.handle);
+      to.f64(m.durationUs);
+      to.u8(m.retry ? 1 : 0);
+      to.u32(m.outcomes.length);
+      for (let i = 0; i < m.outcomes.length; i++) outcome(to, m.outcomes[i]!);
+      return;
+    case "result":
+      to.u32(m.handle);
+      to.u32(m.index);
+      to.u8(m.kept ? 1 : 0);
+      return outcome(to, m.outcome);
+    case "object":
+    case "put":
+      to.objectId(m.object);
+      return outcome(to, m.outcome);
+    case "yielded":
+      to.u32(m.handle);
+      to.u32(m.index);
+      return outcome(to, m.outcome);
+    case "expect":
+    case "retain":
+    case "release":
+    case "subscribe":
+      return to.objectIds(m.objects);
+    case "blocked":
+    case "unblocked":
+      return to.u32(m.handle);
+    case "consumed":
+      to.taskId(m.task);
+      return to.u32(m.count);
+    case "cancel":
+      to.taskId(m.task);
+      return to.u8((m.force ? 1 : 0) | (m.recursive ? 2 : 0));
+    case "makeRoom":
+      to.u32(m.request);
+      return to.f64(m.bytes);
+    case "ask":
+      to.u32(m.request);
+      return to.u8(TOPICS.indexOf(m.topic));
+    case "log":
+      to.u32(m.handle);
+      to.u8(m.level);
+      to.u32(m.dropped);
+      return to.text(m.text);
+    case "defineFunction":
+      to.u32(m.index);
+      to.text(m.address.load);
+      to.text(m.address.module);
+      return to.text(m.address.name);
+    case "defineSettings":
+      to.u32(m.index);
+      return to.blob(msgpackEncode(m.settings));
+    case "hello":
+      to.u8(ROLES.indexOf(m.role));
+      to.u32(m.protocol);
+      to.text(m.version);
+      to.text(m.token);
+      to.u32(m.isolate);
+      to.taskId(m.job);
+      to.u32(m.storeClient);
+      return to.u32(m.pid);
+    case "welcome":
+      return to.taskId(m.node);
+    case "refused":
+      return to.text(m.reason);
+    case "room":
+      to.u32(m.request);
+      return to.blob(m.error);
+    case "answer":
+      to.u32(m.request);
+      return to.blob(m.body);
+    case "output":
+      to.u32(m.worker);
+      to.text(m.task);
+      to.u8(m.level);
+      to.u32(m.dropped);
+      return to.text(m.text);
+    case "collect":
+      return;
+    case "abort":
+      to.u32(m.handle);
+      return to.text(m.reason);
+    default:
+      unreachable(m);
+  }
+}
+
+function outcome(to: ByteWriter, value: Outcome): void {
+  switch (value.kind) {
+    case "inline":
+      to.u8(value.contains.length === 0 ? 0 : 1);
+      if (value.contains.length > 0) to.objectIds(value.contains);
+      return to.blob(value.bytes);
+    case "stored":
+      to.u8(2);
+      to.f64(value.size);
+      return to.objectIds(value.contains);
+    case "error":
+      to.u8(3);
+      return to.blob(value.bytes);
+    default:
+      unreachable(value);
+  }
+}
+
+/** Reads what a node receives. @param from A reader whose window is one message, kind first. */
+export function decodeToNode(from: ByteReader): ToNode {
+  const message = toNode(from);
+  finished(from, message);
+  return message;
+}
+
+/** Reads what a client receives. @param from A reader whose window is one message, kind first. */
+export function decodeFromNode(from: ByteReader): FromNode {
+  const message = fromNode(from);
+  finished(from, message);
+  return message;
+}
+
+function toNode(from: ByteReader): ToNode {
+  const kind = from.u8();
+  switch (kind) {
+    case KIND.submit:
+      return {
+        type: "submit",
+        handle: from.u32(),
+        task: from.taskId(),
+        parent: from.taskId(),
+        fn: from.u32(),
+        settings: from.u32(),
+        dependencies: from.objectIds(),
+        args: readOutcome(from),
+      };
+    case KIND.done: {
+      const handle = from.u32();
+      const durationUs = from.f64();
+      const retry = from.u8() !== 0;
+      return { type: "done", handle, durationUs, retry, outcomes: from.list(() => readOutcome(from)) };
+    }
+    case KIND.yielded:
+      return { type: "yielded", handle: from.u32(), index: from.u32(), outcome: readOutcome(from) };
+    case KIND.put:
+      return { type: "put", object: from.objectId(), outcome: readOutcome(from) };
+    case KIND.expect:
+      return { type: "expect", objects: from.objectIds() };
+    case KIND.retain:
+      return { type: "retain", objects: from.objectIds() };
+    case KIND.release:
+      return { type: "release", objects: from.objectIds() };
+    case KIND.subscribe:
+      return { type: "subscribe", objects: from.objectIds() };
+    case KIND.blocked:
+      return { type: "blocked", handle: from.u32() };
+    case KIND.unblocked:
+      return { type: "unblocked", handle: from.u32() };
+    case KIND.consumed:
+      return { type: "consumed", task: from.taskId(), count: from.u32() };
+    case KIND.cancel: {
+      const task = from.taskId();
+      const flags = from.u8();
+      return { type: "cancel", task, force: (flags & 1) !== 0, recursive: (flags & 2) !== 0 };
+    }
+    case KIND.makeRoom:
+      return { type: "makeRoom", request: from.u32(), bytes: from.size() };
+    case KIND.ask:
+      return { type: "ask", request: from.u32(), topic: choice(TOPICS, from.u8(), "topic") };
+    case KIND.log:
+      return {
+        type: "log",
+        handle: from.u32(),
+        level: readLevel(from),
+        dropped: from.u32(),
+        text: from.text(),
+      };
+    case KIND.defineFunction:
+      return { type: "defineFunction", index: from.u32(), address: readAddress(from) };
+    case KIND.defineSettings:
+      return { type: "defineSettings", index: from.u32(), settings: readSettings(from.blob()) };
+    case KIND.hello:
+      return {
+        type: "hello",
+        role: choice(ROLES, from.u8(), "role"),
+        protocol: from.u32(),
+        version: from.text(),
+        token: from.text(),
+        isolate: from.u32(),
+        job: from.taskId(),
+        storeClient: from.u32(),
+        pid: from.u32(),
+      };
+    default:
+      throw new ProtocolError(`Cannot read a message: a node takes no message of kind ${kind}`);
+  }
+}
+
+function fromNode(from: ByteReader): FromNode {
+  const kind = from.u8();
+  switch (kind) {
+    case KIND.result:
+      return {
+        type: "result",
+        handle: from.u32(),
+        index: from.u32(),
+        kept: from.u8() !== 0,
+        outcome: readOutcome(from),
+      };
+    case KIND.execute:
+      return {
+        type: "execute",
+        handle: from.u32(),
+        slot: from.u16(),
+        attempt: from.u32(),
+        concurrency: from.u16(),
+        task: from.taskId(),
+        job: from.taskId(),
+        fn: from.u32(),
+        settings: from.u32(),
+        gpus: from.list(() => from.u16()),
+        dependencies: from.list(() => readDependency(from)),
+        args: readOutcome(from),
+      };
+    case KIND.object:
+      return { type: "object", object: from.objectId(), outcome: readOutcome(from) };
+    case KIND.consumed:
+      return { type: "consumed", task: from.taskId(), count: from.u32() };
+    case KIND.welcome:
+      return { type: "welcome", node: from.taskId() };
+    case KIND.refused:
+      return { type: "refused", reason: from.text() };
+    case KIND.room:
+      return { type: "room", request: from.u32(), error: from.blob() };
+    case KIND.answer:
+      return { type: "answer", request: from.u32(), body: from.blob() };
+    case KIND.output:
+      return {
+        type: "output",
+        worker: from.u32(),
+        task: from.text(),
+        level: readLevel(from),
+        dropped: from.u32(),
+        text: from.text(),
+      };
+    case KIND.defineFunction:
+      return { type: "defineFunction", index: from.u32(), address: readAddress(from) };
+    case KIND.defineSettings:
+      return { type: "defineSettings", index: from.u32(), settings: readSettings(from.blob()) };
+    case KIND.collect:
+      return { type: "collect" };
+    case KIND.abort:
+      return { type: "abort", handle: from.u32(), reason: from.text() };
+    default:
+      throw new ProtocolError(`Cannot read a message: a client takes no message of kind ${kind}`);
+  }
+}
+
+function readDependency(from: ByteReader): Dependency {
+  const object = from.objectId();
+  const kind = from.u8();
+  return { object, outcome: kind === NO_OUTCOME ? undefined : readOutcome(from, kind) };
+}
+
+function readOutcome(from: ByteReader, kind = from.u8()): Outcome {
+  switch (kind) {
+    case 0:
+      return { kind: "inline", contains: NO_OBJECTS, bytes: from.blob() };
+    case 1:
+      return { kind: "inline", contains: from.objectIds(), bytes: from.blob() };
+    case 2:
+      return { kind: "stored", size: from.size(), contains: from.objectIds() };
+    case 3:
+      return { kind: "error", bytes: from.blob() };
+    default:
+      throw new ProtocolError(`Cannot read an outcome: there is none of kind ${kind}`);
+  }
+}
+
+function readAddress(from: ByteReader): FunctionAddress {
+  return { load: from.text(), module: from.text(), name: from.text() };
+}
+
+/** Reads and checks settings, which a peer may have made up. */
+function readSettings(bytes: Uint8Array): TaskSettings {
+  let value: unknown;
+  try {
+    value = msgpackDecode(bytes);
+  } catch (error) {
+    throw new ProtocolError(`Cannot read a task's settings: ${(error as Error).message}`);
+  }
+  if (!isSettings(value)) {
+    throw new ProtocolError("Cannot read a task's settings: a field is missing or wrong");
+  }
+  return value;
+}
+
+function isSettings(value: unknown): value is TaskSettings {
+  if (typeof value !== "object" || value === null) return false;
+  const v = value as Record<string, unknown>;
+  const whole = (x: unknown) => typeof x === "number" && Number.isInteger(x);
+  return typeof v.name === "string" && whole(v.returns) && whole(v.retries) && whole(v.priority) &&
+    typeof v.timeoutMs === "number" && v.timeoutMs >= 0 && typeof v.stream === "boolean" &&
+    (typeof v.retryOn === "boolean" ||
+      Array.isArray(v.retryOn) && v.retryOn.every((name) => typeof name === "string")) &&
+    typeof v.demand === "object" && v.demand !== null && !Array.isArray(v.demand) &&
+    Object.values(v.demand).every((units) => whole(units) && (units as number) > 0);
+}
+
+function readLevel(from: ByteReader): number {
+  const level = from.u8();
+  choice(OUTPUT_LEVELS, level, "level");
+  return level;
+}
+
+function choice<T>(choices: readonly T[], index: number, what: string): T {
+  const chosen = choices[index];
+  if (chosen === undefined) throw new ProtocolError(`Cannot read a message: there is no ${what} ${index}`);
+  return chosen;
+}
+
+function finished(from: ByteReader, message: Message): void {
+  if (from.remaining !== 0) {
+    throw new ProtocolError(`Cannot read "${message.type}": ${from.remaining} bytes are left over`);
+  }
+}
+
+/** Stands where an outcome would, when there is none yet. */
+const NO_OUTCOME = 4;
+
+const NO_OBJECTS = Object.freeze([]);
