@@ -960,13 +960,17 @@ export class NodeServer {
 
   #startIsolate(): void {
     const number = this.#nextIsolate++;
-    const process = this.#options.isolates.start(number, (reason) => {
+    // It may be gone before it is even known: the first timer of Deno 2.9 lets microtasks run.
+    let goneEarly: string | undefined;
+    const exited = (reason: string) => {
       const isolate = this.#isolates.get(number);
+      if (isolate === undefined) goneEarly = reason;
       if (isolate === undefined || this.#closed) return;
       this.#options.log("warn", `Isolate ${number} died: ${reason}`);
       this.#endIsolate(isolate, true);
       this.#flush();
-    });
+    };
+    const process = this.#options.isolates.start(number, exited);
     const isolate: Isolate = {
       number,
       process,
@@ -983,6 +987,7 @@ export class NodeServer {
       }),
     };
     this.#isolates.set(number, isolate);
+    if (goneEarly !== undefined) exited(goneEarly);
   }
 
   /** An isolate is gone, or is to go. @param charge Whether what it had started counts as failed. */
