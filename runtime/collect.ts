@@ -2,19 +2,25 @@
  * Garbage collection on purpose: a Ref that nobody uses holds its object until the engine finds out, and the engine,
  * which does not see memory of the store, has no reason to look.
  *
- * There is no call to ask it by. But buffers that are allocated and dropped are memory that it does see, so enough of
- * them make it look; that it has, a canary tells whose finalizer then runs.
+ * There is no call to ask it by. But before it refuses a buffer that the machine has no memory for, it collects all
+ * garbage there is and tries again (V8, `Heap::AllocateExternalBackingStore`). So a buffer is asked for that no machine
+ * could give.
  *
  * @module
  */
 
 import type { Clock } from "../core/clock.ts";
 
-/** Rounds after which the engine is taken to have its reasons. */
-const ROUNDS_MAX = 8;
+/** The longest that a buffer may be; beyond it, the engine refuses without looking for memory. */
+const IMPOSSIBLE_BYTES = Number.MAX_SAFE_INTEGER;
 
-const canaries = new FinalizationRegistry<() => void>((collected) => collected());
 let running: Promise<void> | undefined;
+let lastMs = 0;
+
+/** How long the last collection took, in milliseconds: it grows with the program's heap. */
+export function collectionMs(): number {
+  return lastMs;
+}
 
 /**
  * Makes the engine collect garbage and run finalizers. Calls that overlap share one collection.
@@ -26,13 +32,16 @@ export function collectGarbage(clock: Clock): Promise<void> {
 }
 
 async function collect(clock: Clock): Promise<void> {
-  let collected = false;
-  canaries.register({}, () => collected = true);
   // What the running turn has touched is kept alive until its end.
   await clock.turn();
-  for (let round = 0; round < ROUNDS_MAX && !collected; round++) {
-    for (let i = 0; i < 8; i++) new ArrayBuffer(128 * 1024 * 1024);
-    await clock.turn();
+  const started = clock.now();
+  try {
+    new ArrayBuffer(IMPOSSIBLE_BYTES);
+  } catch {
+    // As expected.
   }
-  await clock.turn(); // each registry's finalizers have a turn of their own
+  lastMs = clock.now() - started;
+  // Finalizers have a turn of their own, and the store's may have let go of what others wait for.
+  await clock.turn();
+  await clock.turn();
 }

@@ -264,7 +264,9 @@ onNode(
 );
 
 onNode("timeout covers the time in the queue", async () => {
-  const blockers = [f.later.remote(0, 500), f.later.remote(0, 500)];
+  using notes = temporaryFile();
+  const blockers = [1, 2].map(() => f.pidThenLater.remote(notes.path, 500));
+  await until("both CPUs are taken", () => notes.lines().length === 2);
   const error = await rejection(get(f.square.options({ timeout: 50 }).remote(1)));
   assertEquals(error instanceof TaskTimeoutError, true);
   await get(blockers);
