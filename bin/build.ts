@@ -172,6 +172,12 @@ async function copyFiles(from: string, to: string): Promise<void> {
   }
 }
 
+/**
+ * With several isolates and one thread for the engine's helpers, marking in steps now and then never ends on Deno 2.6:
+ * isolates spin in it for ever (docs/architecture.md). See bin/test as well.
+ */
+const V8_FLAGS = "--no-incremental-marking";
+
 async function compile(deno: string): Promise<void> {
   const entries = Object.keys(ENTRIES).filter((source) => source.includes("/"));
   const output = `${ROOT}/dist/.rayd.new`;
@@ -180,6 +186,7 @@ async function compile(deno: string): Promise<void> {
     args: [
       "compile",
       ...["--quiet", "--no-config", "--no-check", "--no-code-cache", "-A", "--no-prompt", "--output", output],
+      `--v8-flags=${V8_FLAGS}`,
       ...entries.flatMap((entry) => ["--include", entry]),
       ...["--include", "dist/assets", "main.js"],
     ],

@@ -66,6 +66,7 @@ export class ObjectStore {
   readonly #pins: FinalizationRegistry<Pin>;
   /** What this isolate pins, by object. */
   readonly #live = new Map<ObjectId, Pin>();
+  #pinnedBytes = 0;
   #closing = false;
   #closed = false;
 
@@ -202,6 +203,7 @@ export class ObjectStore {
       holds: 0,
     };
     this.#live.set(id, pin);
+    this.#pinnedBytes += pin.bytes.length;
     return pin;
   }
 
@@ -397,6 +399,11 @@ export class ObjectStore {
     return this.#live.size;
   }
 
+  /** Bytes of those objects. */
+  get pinnedBytes(): number {
+    return this.#pinnedBytes;
+  }
+
   /** Lets go of the store. Views that are still referred to stay valid; the memory goes with the last of them. */
   close(): void {
     if (this.#closing) return;
@@ -415,6 +422,7 @@ export class ObjectStore {
   #unpin(pin: Pin): void {
     if (--pin.holds > 0 || this.#closed) return;
     this.#live.delete(pin.id);
+    this.#pinnedBytes -= pin.bytes.length;
     this.#lib.rs_object_release_at(this.#handle, this.client, this.#keyOf(pin.id), pin.address);
     if (this.#closing && this.#live.size === 0) this.#closeNow();
   }
