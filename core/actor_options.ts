@@ -128,7 +128,9 @@ export function parseActorOptions(options: ActorOptions, label: string, virtual:
   const concurrent = concurrency > 1 || Object.keys(groups).length > 0;
   if (concurrent && options.durable === true) {
     throw new UsageError(
-      `Cannot make ${what} durable with ${concurrency > 1 ? "concurrency" : "concurrencyGroups"}: calls that ` +
+      `Cannot make ${what} durable with ${
+        concurrency > 1 ? "concurrency" : "concurrencyGroups"
+      }: calls that ` +
         `interleave cannot be replayed in order. Leave out one of the two`,
     );
   }
@@ -149,7 +151,9 @@ export function parseActorOptions(options: ActorOptions, label: string, virtual:
     );
   }
   if (virtual && (options.name !== undefined || options.linked === true)) {
-    throw new UsageError(`Cannot use ${options.name !== undefined ? "name" : "linked"} of ${what} with get(key)`);
+    throw new UsageError(
+      `Cannot use ${options.name !== undefined ? "name" : "linked"} of ${what} with get(key)`,
+    );
   }
   const restarts = options.restarts === "always" || options.restarts === Infinity
     ? Number.MAX_SAFE_INTEGER
@@ -284,10 +288,11 @@ export function isActorSettings(value: unknown): value is ActorSettings {
     typeof x === "object" && x !== null && !Array.isArray(x) &&
     Object.values(x).every((units) => whole(units) && (units as number) > 0);
   const time = (x: unknown) => typeof x === "number" && x >= 0;
-  return amounts(v.demand) && amounts(v.groups) && typeof v.label === "string" && typeof v.name === "string" &&
-    typeof v.namespace === "string" && [v.detached, v.shared, v.durable, v.linked, v.virtual].every((flag) =>
-      typeof flag === "boolean"
-    ) && whole(v.concurrency) && whole(v.maxPending) && whole(v.restarts) && whole(v.checkpointCalls) &&
+  return amounts(v.demand) && amounts(v.groups) && typeof v.label === "string" &&
+    typeof v.name === "string" &&
+    typeof v.namespace === "string" &&
+    [v.detached, v.shared, v.durable, v.linked, v.virtual].every((flag) => typeof flag === "boolean") &&
+    whole(v.concurrency) && whole(v.maxPending) && whole(v.restarts) && whole(v.checkpointCalls) &&
     time(v.checkpointMs) && time(v.idleMs);
 }
 

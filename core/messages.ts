@@ -104,7 +104,12 @@ export type ToNode =
   }
   | { readonly type: "killActor"; readonly actor: TaskId; readonly restart: boolean }
   /** Answered with a {@link FoundActor}, packed, which the asker then holds; or with null. */
-  | { readonly type: "findActor"; readonly request: number; readonly namespace: string; readonly name: string }
+  | {
+    readonly type: "findActor";
+    readonly request: number;
+    readonly namespace: string;
+    readonly name: string;
+  }
   /** Answered when the actor is dead, with why. */
   | { readonly type: "awaitDeath"; readonly request: number; readonly actor: TaskId }
   | { readonly type: "put"; readonly object: ObjectId; readonly outcome: Outcome }
