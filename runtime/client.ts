@@ -61,7 +61,7 @@ export interface Scope {
   /** Made when the first child is. */
   children: ChildIds | undefined;
   puts: number;
-  /** It has called an actor: the node wants to know what it waits for. */
+  /** It has called an actor, or is a call itself: the node wants to know what it waits for. */
   calls: boolean;
   /** Waits under way, and what tells the node that the task waits and goes on. */
   waits: number;

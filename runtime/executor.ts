@@ -121,6 +121,7 @@ export class Execution {
       (objects) => executor.suspended(this, handle, objects),
       () => executor.resumed(this, handle),
     );
+    this.scope.calls = hosted !== undefined;
   }
 
   abort(reason: string): void {

@@ -19,6 +19,7 @@ import {
   getActor,
   init,
   kill,
+  nodes,
   PendingCallsLimitError,
   put,
   ready,
@@ -364,10 +365,7 @@ onNode("virtual actors are made by their first call, sleep, and wake with their 
   assertEquals(await get(one.add.remote(2)), 2);
   assertEquals(await get(Saved.get("one").add.remote(2)), 4);
   assertEquals(await get(Saved.get(2).add.remote(1)), 1);
-  await until("it has slept and come back", async () => {
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    return (await get(one.counts.remote())).saves > 0;
-  });
+  await until("both sleep", async () => (await nodes())[0]!.isolates === 2);
   assertEquals(await get(one.add.remote(1)), 5);
   assertEquals((await get(one.counts.remote())).replays, 0);
 });
