@@ -59,9 +59,9 @@ export class NodeActor extends ActorEntry<CallRecord> {
   gpus: readonly number[] = [];
   /** Its CPUs are lent while its call waits. */
   lent = false;
-  /** Its newest checkpoint, the one under way, and how many were begun. */
+  /** Its newest checkpoint, those under way in order, and how many were begun. */
   checkpoint: ObjectId | undefined = undefined;
-  saving: ObjectId | undefined = undefined;
+  saving: ObjectId[] = [];
   checkpoints = 0;
   /** It was told once that it cannot be saved. */
   unsavable = false;

@@ -412,8 +412,7 @@ export class ActorServer {
 
   #saved(actor: NodeActor, outcome: Outcome): void {
     const { directory, log } = this.#node;
-    const id = actor.saving;
-    actor.saving = undefined;
+    const id = actor.saving.shift();
     if (id === undefined) return;
     const now = this.#node.now();
     if (outcome.kind === "error") {
@@ -510,10 +509,7 @@ export class ActorServer {
     residents.works.clear();
     for (const actor of actors) {
       actor.isolate = undefined;
-      if (actor.saving !== undefined) {
-        this.#node.store.delete(actor.saving);
-        actor.saving = undefined;
-      }
+      this.#dropCheckpoints(actor);
       if (actor.state === "pending") {
         // The isolate did not even start.
         this.#vacate(actor);
@@ -578,7 +574,7 @@ export class ActorServer {
         return this.#construct(actor);
       case "checkpoint": {
         const id = checkpointId(actor.id, actor.checkpoints++);
-        actor.saving = id;
+        actor.saving.push(id);
         return this.#tell(actor, "checkpoint", (handle) => ({
           type: "checkpointActor",
           handle,
@@ -750,14 +746,19 @@ export class ActorServer {
     actor.isolate = undefined;
     const residents = isolate.residents!;
     residents.actors.delete(actor);
-    if (actor.saving !== undefined) this.#node.store.delete(actor.saving);
-    actor.saving = undefined;
+    this.#dropCheckpoints(actor);
     if (!residents.shared) return this.#node.endIsolate(isolate);
     for (const [handle, call] of residents.calls) if (call.actor === actor) residents.calls.delete(handle);
     for (const [handle, work] of residents.works) if (work.actor === actor) residents.works.delete(handle);
     if (isolate.client === undefined) return;
     const { instance } = actor;
     this.#node.send(isolate.client, { type: "stopActor", handle: this.#execution(), instance, hook: false });
+  }
+
+  /** Checkpoints that were begun will not be heard of; what they have left in the store goes. */
+  #dropCheckpoints(actor: NodeActor): void {
+    for (const id of actor.saving) this.#node.store.delete(id);
+    actor.saving = [];
   }
 
   #dead(actor: NodeActor): void {

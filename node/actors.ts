@@ -64,8 +64,8 @@ export class ActorEntry<C extends TableCall> {
   unanswered = 0;
   /** Calls sent since the last checkpoint was asked for. */
   sinceCheckpoint = 0;
-  /** How much of the log the checkpoint under way will cover; -1 while there is none. */
-  covering = -1;
+  /** How much of the log each checkpoint under way will cover, in order. */
+  covering: number[] = [];
   checkpointedAt = 0;
   /** When its last call ended. */
   activeAt = 0;
@@ -271,9 +271,7 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
         if (call !== undefined) this.#send(actor, call);
         continue;
       }
-      if (durable && checkpointCalls > 0 && actor.sinceCheckpoint >= checkpointCalls && actor.covering < 0) {
-        this.#checkpoint(actor);
-      }
+      if (durable && checkpointCalls > 0 && actor.sinceCheckpoint >= checkpointCalls) this.#checkpoint(actor);
       const call = actor.queue.popFront();
       if (call === undefined) return;
       if (call.phase !== "queued") continue; // it has failed meanwhile
@@ -294,7 +292,7 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
   }
 
   #checkpoint(actor: A): void {
-    actor.covering = actor.log.length;
+    actor.covering.push(actor.log.length);
     actor.sinceCheckpoint = 0;
     this.#effects.push({ type: "checkpoint", actor });
   }
@@ -348,9 +346,8 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
   }
 
   #checkpointed(actor: A, saved: boolean, now: number): void {
-    const { covering } = actor;
-    if (covering < 0) return;
-    actor.covering = -1;
+    const covering = actor.covering.shift();
+    if (covering === undefined) return;
     actor.checkpointedAt = now;
     if (saved) {
       for (let i = 0; i < covering; i++) {
@@ -361,6 +358,7 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
       }
       actor.log = actor.log.slice(covering);
       actor.replayed -= covering;
+      actor.covering = actor.covering.map((length) => length - covering);
     } else if (actor.drowsy) {
       actor.drowsy = false;
       actor.activeAt = now;
@@ -383,14 +381,16 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
         actor.state = "stopping";
         this.#effects.push({ type: "stop", actor, hook: true });
       }
-    } else if (actor.drowsy && actor.state === "alive" && actor.covering < 0 && actor.log.length === 0) {
+    } else if (
+      actor.drowsy && actor.state === "alive" && actor.covering.length === 0 && actor.log.length === 0
+    ) {
       actor.state = "stopping";
       this.#effects.push({ type: "stop", actor, hook: false });
     }
   }
 
   #tick(actor: A, now: number): void {
-    if (actor.state !== "alive" || actor.covering >= 0 || !actor.settings.durable) return;
+    if (actor.state !== "alive" || actor.covering.length > 0 || !actor.settings.durable) return;
     const { virtual, idleMs, checkpointMs } = actor.settings;
     if (virtual && actor.unanswered === 0 && actor.sent.size === 0 && now - actor.activeAt >= idleMs) {
       actor.drowsy = true;
@@ -415,7 +415,7 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
   #isolateGone(actor: A, reason: string, blame: boolean): void {
     if (actor.state !== "starting" && actor.state !== "alive" && actor.state !== "stopping") return;
     const { durable, restarts } = actor.settings;
-    actor.covering = -1;
+    actor.covering = [];
     this.#effects.push({ type: "vacate", actor });
     if (actor.state === "stopping") {
       if (actor.drowsy) this.#sleep(actor);
@@ -477,7 +477,7 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
     }
     actor.log = [];
     actor.logBytes = actor.unanswered = 0;
-    actor.covering = -1;
+    actor.covering = [];
     actor.sent.clear();
     actor.held.clear();
     this.#effects.push({ type: "vacate", actor }, { type: "dead", actor });

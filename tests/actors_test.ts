@@ -4,6 +4,7 @@
  * @module
  */
 
+// deno-lint-ignore-file require-await
 import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import {
   actor,
@@ -64,16 +65,19 @@ onNode("calls of an actor are applied to its state in the order in which they we
   assertEquals(await get(refs), refs.map((_, i) => 16 + i));
 });
 
-onNode("arguments of constructor and calls may be Refs, and a call that waits holds its caller's line", async () => {
-  const counter = f.Counter.remote(later.remote(10, 50));
-  const slow = counter.add.remote(later.remote(5, 150));
-  const next = counter.add.remote(counter.add.remote(1));
-  assertEquals(await get([slow, next]), [15, 32]);
-  const other = get(f.adds.remote(counter, 1));
-  const held = counter.add.remote(later.remote(1_000, 1_000));
-  assertEquals((await other)[0]! < 1_000, true, "another caller is not held back");
-  assertEquals(await get(held) > 1_000, true);
-});
+onNode(
+  "arguments of constructor and calls may be Refs, and a call that waits holds its caller's line",
+  async () => {
+    const counter = f.Counter.remote(later.remote(10, 50));
+    const slow = counter.add.remote(later.remote(5, 150));
+    const next = counter.add.remote(counter.add.remote(1));
+    assertEquals(await get([slow, next]), [15, 32]);
+    const other = get(f.adds.remote(counter, 1));
+    const held = counter.add.remote(later.remote(1_000, 1_000));
+    assertEquals((await other)[0]! < 1_000, true, "another caller is not held back");
+    assertEquals(await get(held) > 1_000, true);
+  },
+);
 
 onNode("a call with large arguments and a large result keeps its place", async () => {
   const counter = f.Counter.remote(1);
@@ -209,7 +213,11 @@ onNode("kill fails the calls that are there and those that come", async () => {
     assertStringIncludes(error.reason, "killed with kill()");
   }
   assertStringIncludes((await death).reason, "killed with kill()");
-  await assertRejects(() => ready(f.Counter.remote()).then(() => kill({} as typeof counter)), UsageError, "handle");
+  await assertRejects(
+    () => ready(f.Counter.remote()).then(() => kill({} as typeof counter)),
+    UsageError,
+    "handle",
+  );
 });
 
 onNode("a constructor that throws is the cause of its calls' failure", async () => {
@@ -293,7 +301,10 @@ onNode("an actor that waits lends its CPU", async () => {
   await get(a.meet.remote(b));
   assertEquals(await get(a.askOther.remote()), "hello");
   assertEquals(await get(add.remote(1, a.hello.remote().id.length)), 41);
-  assertEquals(await get(asNode(f.Node.options({ cpus: 1, concurrency: 2 }).remote()).throughTask.remote()), "hello");
+  assertEquals(
+    await get(asNode(f.Node.options({ cpus: 1, concurrency: 2 }).remote()).throughTask.remote()),
+    "hello",
+  );
 }, { cpus: 2 });
 
 // --- Circles ---
@@ -337,7 +348,9 @@ onNode("checkpoints by saveState and by fields cover the calls before them", asy
 
 onNode("a state that cannot be saved is kept by its log, also when saveState throws", async () => {
   for (const kind of [f.Unsavable, f.ThrowsOnSave]) {
-    const actor = kind.options({ checkpoint: { every: 5 } }).remote() as ReturnType<typeof f.ThrowsOnSave.remote>;
+    const actor = kind.options({ checkpoint: { every: 5 } }).remote() as ReturnType<
+      typeof f.ThrowsOnSave.remote
+    >;
     await get(Array.from({ length: 33 }, () => actor.add.remote()));
     kill(actor, { restart: true });
     assertEquals(await get(actor.add.remote()), 34);
@@ -376,7 +389,10 @@ onNode("wrong uses are told apart with what to do", async () => {
     [() => actor(class {}), "without a name"],
     [() => actor(inside), "inside a function"],
     [() => actor(3 as unknown as typeof inside), "give a class"],
-    [() => f.Counter.options({ cpu: 1 } as object), 'Unknown option "cpu" for actor CounterObject: there are cpus'],
+    [
+      () => f.Counter.options({ cpu: 1 } as object),
+      'Unknown option "cpu" for actor CounterObject: there are cpus',
+    ],
     [() => f.Counter.options({ concurrency: 2, durable: true }), "cannot be replayed in order"],
     [() => f.Counter.options({ isolate: "mine" as "own" }), 'there are "own" and "shared"'],
     [() => f.Counter.options({ maxPending: 0 }), "Cannot use maxPending"],
