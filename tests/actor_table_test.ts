@@ -70,6 +70,7 @@ class World {
         this.isolate!.inbox.push({ kind: "construct" });
         return;
       case "send":
+        assert(effect.call.ready, "a call is sent before its arguments exist");
         if (effect.replaying) this.replayed++;
         this.isolate!.inbox.push({ kind: "call", call: effect.call, replaying: effect.replaying });
         return;
@@ -109,6 +110,7 @@ class World {
     if (!this.placing) return;
     this.placing = false;
     this.replayed = 0;
+    this.aborted.clear();
     this.isolate = { state: undefined, inbox: [], outbox: [] };
     this.step({ type: "placed", actor: this.actor, now: this.now });
   }
