@@ -20,6 +20,12 @@ export type ErrorCode =
   | "OUT_OF_DISK"
   | "NOT_SERIALIZABLE"
   | "UNSCHEDULABLE"
+  | "ACTOR_DIED"
+  | "ACTOR_UNAVAILABLE"
+  | "ACTOR_RESTARTING"
+  | "ACTOR_DEADLOCK"
+  | "ACTOR_NAME_TAKEN"
+  | "PENDING_CALLS_LIMIT"
   | "USAGE"
   | "DISCONNECTED"
   | "PROTOCOL"
@@ -174,6 +180,69 @@ export class UnschedulableError extends RaydError {
   }
 }
 
+/** The actor is dead, or died while it ran the call: the call has no answer, and further ones will have none. */
+export class ActorDiedError extends RaydError {
+  /** Why it died: how its isolate or its process ended, who killed it, or that its constructor threw. */
+  readonly reason: string;
+  /** The last lines that the actor printed, oldest first. */
+  readonly output: readonly string[];
+
+  /**
+   * Makes the error.
+   *
+   * @param message Which actor, which call, and why.
+   * @param details Why it died, what it printed last, and what its constructor threw, if that is why.
+   */
+  constructor(
+    message: string,
+    details: { reason: string; output?: readonly string[]; cause?: unknown },
+  ) {
+    super("ACTOR_DIED", message, "cause" in details ? { cause: details.cause } : undefined);
+    this.reason = details.reason;
+    this.output = details.output ?? [];
+  }
+}
+
+/** The node knows no such actor: the last handle to it was let go of, or it belonged to another node's life. */
+export class ActorUnavailableError extends RaydError {
+  /** Makes the error. @param message Which actor and which call. */
+  constructor(message: string) {
+    super("ACTOR_UNAVAILABLE", message);
+  }
+}
+
+/** The actor's isolate died while the call was there, so that nobody knows whether it ran; the actor comes back. */
+export class ActorRestartingError extends RaydError {
+  /** Makes the error. @param message Which actor, which call, and how its isolate ended. */
+  constructor(message: string) {
+    super("ACTOR_RESTARTING", message);
+  }
+}
+
+/** The call would close a circle of actors that wait for each other, for ever. */
+export class ActorDeadlockError extends RaydError {
+  /** Makes the error. @param message The calls of the circle, in order. */
+  constructor(message: string) {
+    super("ACTOR_DEADLOCK", message);
+  }
+}
+
+/** Another living actor has the name. */
+export class ActorNameTakenError extends RaydError {
+  /** Makes the error. @param message The name and its namespace. */
+  constructor(message: string) {
+    super("ACTOR_NAME_TAKEN", message);
+  }
+}
+
+/** As many calls of the actor as its `maxPending` allows have not ended. */
+export class PendingCallsLimitError extends RaydError {
+  /** Makes the error. @param message Which actor, which call, and the limit. */
+  constructor(message: string) {
+    super("PENDING_CALLS_LIMIT", message);
+  }
+}
+
 /** The API was called wrongly. */
 export class UsageError extends RaydError {
   /** Makes the error. @param message What was wrong and how it is done right. */
@@ -222,6 +291,10 @@ export interface ErrorRecord {
   readonly remoteStack?: string;
   /** Of `NOT_SERIALIZABLE`: where in the value. */
   readonly path?: string;
+  /** Of `ACTOR_DIED`: why. */
+  readonly reason?: string;
+  /** Of `ACTOR_DIED`: the actor's last lines. */
+  readonly output?: readonly string[];
   /** What was thrown: a value that the serializer takes. */
   readonly cause?: unknown;
 }
@@ -235,6 +308,9 @@ export function errorToRecord(error: RaydError): ErrorRecord {
   }
   if (error instanceof SerializationError) {
     return { code: error.code, message: error.message, path: error.path, ...cause };
+  }
+  if (error instanceof ActorDiedError) {
+    return { code: error.code, message: error.message, reason: error.reason, output: error.output, ...cause };
   }
   return { code: error.code, message: error.message };
 }
@@ -272,6 +348,22 @@ export function errorFromRecord(record: ErrorRecord): RaydError {
       });
     case "UNSCHEDULABLE":
       return new UnschedulableError(message);
+    case "ACTOR_DIED":
+      return new ActorDiedError(message, {
+        reason: record.reason ?? "?",
+        output: record.output ?? [],
+        ...("cause" in record ? { cause: record.cause } : {}),
+      });
+    case "ACTOR_UNAVAILABLE":
+      return new ActorUnavailableError(message);
+    case "ACTOR_RESTARTING":
+      return new ActorRestartingError(message);
+    case "ACTOR_DEADLOCK":
+      return new ActorDeadlockError(message);
+    case "ACTOR_NAME_TAKEN":
+      return new ActorNameTakenError(message);
+    case "PENDING_CALLS_LIMIT":
+      return new PendingCallsLimitError(message);
     case "DISCONNECTED":
       return new DisconnectedError(message);
     case "PROTOCOL":

@@ -29,6 +29,9 @@ export const PUT_INDEX_FLAG = 0x8000_0000;
 
 const ARGUMENTS_INDEX = 0x7fff_ffff;
 
+/** Set in the index of an object that is an actor's checkpoint. */
+const CHECKPOINT_INDEX_FLAG = 0x4000_0000;
+
 /**
  * Gives the ids of one parent's children, in order.
  *
@@ -111,6 +114,11 @@ export function putId(task: TaskId, index: number): ObjectId {
 /** The id of the object that carries a task's arguments when they are too large for a message. */
 export function argumentsId(task: TaskId): ObjectId {
   return returnId(task, ARGUMENTS_INDEX);
+}
+
+/** The id of an actor's checkpoint. @param actor The actor. @param index Which attempt at a checkpoint, from 0. */
+export function checkpointId(actor: TaskId, index: number): ObjectId {
+  return returnId(actor, CHECKPOINT_INDEX_FLAG | index % 0x3fff_ffff);
 }
 
 /** The task that an object came from. */

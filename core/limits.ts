@@ -42,6 +42,27 @@ export const STREAM_WINDOW_ITEMS = 32;
 /** How often a task is run again after its worker died, unless its options say otherwise. */
 export const RETRIES_DEFAULT = 3;
 
+/** Calls that may be sent ahead to one actor. */
+export const ACTOR_WINDOW_CALLS = 256;
+
+/** Calls of a durable actor between two checkpoints, unless its options say otherwise. */
+export const CHECKPOINT_CALLS_DEFAULT = 1000;
+
+/** What the log of a durable actor may hold: arguments, and {@link ACTOR_LOG_CALL_BYTES} for each call. */
+export const ACTOR_LOG_BYTES_MAX = 256 * 1024 * 1024;
+
+/** What a logged call takes apart from its arguments, roughly. */
+export const ACTOR_LOG_CALL_BYTES = 256;
+
+/** How often in a row the isolate of an actor may die without one new answer before the actor is given up. */
+export const ACTOR_FRUITLESS_STARTS_MAX = 3;
+
+/** How long a virtual actor stays awake without calls, unless its options say otherwise. */
+export const ACTOR_IDLE_MS_DEFAULT = 300_000;
+
+/** Lines of an actor's output that are kept for the error that tells of its death. */
+export const ACTOR_OUTPUT_LINES = 20;
+
 /** How long a running task may take to stop of itself before its isolate is ended. */
 export const STOP_GRACE_MS = 100;
 

@@ -14,6 +14,7 @@
  * @module
  */
 
+import type { ActorSettings } from "./actor_options.ts";
 import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
@@ -74,6 +75,43 @@ export type ToNode =
     readonly dependencies: readonly ObjectId[];
     readonly args: Outcome;
   }
+  | { readonly type: "defineActor"; readonly index: number; readonly settings: ActorSettings }
+  | {
+    readonly type: "createActor";
+    /** What the creator calls the creation until the actor is constructed. */
+    readonly handle: number;
+    /** The actor's id, which is that of the task that constructs it and of the object that stands for it. */
+    readonly task: TaskId;
+    readonly parent: TaskId;
+    /** The class. */
+    readonly fn: number;
+    readonly settings: number;
+    readonly actor: number;
+    readonly dependencies: readonly ObjectId[];
+    readonly args: Outcome;
+  }
+  | {
+    readonly type: "call";
+    readonly handle: number;
+    readonly task: TaskId;
+    readonly parent: TaskId;
+    readonly actor: TaskId;
+    /** The method: a function whose name is `Class#method`. */
+    readonly fn: number;
+    readonly settings: number;
+    readonly dependencies: readonly ObjectId[];
+    readonly args: Outcome;
+  }
+  | { readonly type: "killActor"; readonly actor: TaskId; readonly restart: boolean }
+  /** Answered with a {@link FoundActor}, packed, which the asker then holds; or with null. */
+  | {
+    readonly type: "findActor";
+    readonly request: number;
+    readonly namespace: string;
+    readonly name: string;
+  }
+  /** Answered when the actor is dead, with why. */
+  | { readonly type: "awaitDeath"; readonly request: number; readonly actor: TaskId }
   | { readonly type: "put"; readonly object: ObjectId; readonly outcome: Outcome }
   /** The sender owns these objects and is about to refer to them; a `put` follows unless the node has them. */
   | { readonly type: "expect"; readonly objects: readonly ObjectId[] }
@@ -89,12 +127,14 @@ export type ToNode =
     /** What the node called the execution. */
     readonly handle: number;
     readonly durationUs: number;
-    /** The function threw, and its options ask for another attempt. */
+    /** The function threw, and its options ask for another attempt; of an actor's call: it was aborted unstarted. */
     readonly retry: boolean;
     readonly outcomes: readonly Outcome[];
   }
   | { readonly type: "yielded"; readonly handle: number; readonly index: number; readonly outcome: Outcome }
   | { readonly type: "blocked"; readonly handle: number }
+  /** As `blocked`, of one that calls actors: what it waits for, all of it, so that circles are found. */
+  | { readonly type: "waiting"; readonly handle: number; readonly objects: readonly ObjectId[] }
   | { readonly type: "unblocked"; readonly handle: number }
   | {
     readonly type: "log";
@@ -103,6 +143,15 @@ export type ToNode =
     readonly dropped: number;
     readonly text: string;
   };
+
+/** What a node tells of an actor that was looked for by name. */
+export interface FoundActor {
+  /** 32 hexadecimal digits. */
+  readonly id: string;
+  /** Its class. */
+  readonly module: string;
+  readonly name: string;
+}
 
 /** What a client may ask its node about. */
 export type Topic = "nodes" | "cluster" | "available" | "stats";
@@ -148,6 +197,53 @@ export type FromNode =
     readonly dependencies: readonly Dependency[];
     readonly args: Outcome;
   }
+  | { readonly type: "defineActor"; readonly index: number; readonly settings: ActorSettings }
+  | {
+    readonly type: "constructActor";
+    readonly handle: number;
+    /** What node and isolate call the actor between them. */
+    readonly instance: number;
+    /** How often it was constructed, this time included. */
+    readonly attempt: number;
+    readonly task: TaskId;
+    readonly job: TaskId;
+    readonly fn: number;
+    readonly settings: number;
+    readonly actor: number;
+    /** The last dependency is a checkpoint, to be loaded after the constructor. */
+    readonly restore: boolean;
+    readonly gpus: readonly number[];
+    readonly dependencies: readonly Dependency[];
+    readonly args: Outcome;
+  }
+  | {
+    readonly type: "executeCall";
+    readonly handle: number;
+    readonly instance: number;
+    readonly attempt: number;
+    /** It was answered before: only its effect on the actor is wanted. */
+    readonly replaying: boolean;
+    readonly task: TaskId;
+    readonly job: TaskId;
+    readonly fn: number;
+    readonly settings: number;
+    readonly dependencies: readonly Dependency[];
+    readonly args: Outcome;
+  }
+  /** Answered with `done`: the state as it is after the calls before, to be kept as `object` if it is large. */
+  | {
+    readonly type: "checkpointActor";
+    readonly handle: number;
+    readonly instance: number;
+    readonly object: ObjectId;
+  }
+  /** After the calls before: `onStop`, if asked for, and the instance goes. Answered with `done`. */
+  | {
+    readonly type: "stopActor";
+    readonly handle: number;
+    readonly instance: number;
+    readonly hook: boolean;
+  }
   /** Memory is short: collect garbage, so that Refs which nobody uses are let go. */
   | { readonly type: "collect" }
   | { readonly type: "abort"; readonly handle: number; readonly reason: string }
@@ -155,6 +251,9 @@ export type FromNode =
 
 /** Any message at all. */
 export type Message = ToNode | FromNode;
+
+/** Executions from this number on belong to actors. */
+export const ACTOR_EXECUTIONS = 2 ** 30;
 
 /** The levels of forwarded output, by number. */
 export const OUTPUT_LEVELS = ["debug", "log", "info", "warn", "error"] as const;

@@ -48,6 +48,8 @@ export interface TaskSettings {
   readonly priority: number;
   /** The function is a generator: its results are streamed. */
   readonly stream: boolean;
+  /** Of an actor's call: the concurrency group that it belongs to, if not the actor's own. */
+  readonly group?: string;
 }
 
 /** Resource amounts are kept as whole numbers of this fraction. */
@@ -176,7 +178,8 @@ export function showDemand(demand: Readonly<Record<string, number>>): string {
   return `{${parts.join(", ")}}`;
 }
 
-function wholeNumber(value: number, option: string, what: string, min: number, max: number): number {
+/** A whole number within bounds. @throws {UsageError} If it is none. */
+export function wholeNumber(value: number, option: string, what: string, min: number, max: number): number {
   if (Number.isInteger(value) && value >= min && value <= max) return value;
   throw new UsageError(
     `Cannot use ${option} of ${what}: ${String(value)} is not a whole number from ${min} to ${max}`,

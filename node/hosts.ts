@@ -12,7 +12,7 @@ import { assert } from "../core/assert.ts";
 import { CLAIM_SLOTS } from "../core/limits.ts";
 import type { ObjectStore } from "../store/object_store.ts";
 import { claimsId, type EmbeddedNodeConfig, type HostConfig, type IsolateConfig } from "./config.ts";
-import type { IsolateFactory } from "./server.ts";
+import type { IsolateFactory } from "./peers.ts";
 
 /** What an isolate is told, whatever it is. */
 function isolateConfig(config: EmbeddedNodeConfig, storePath: string, isolate: number): IsolateConfig {

@@ -26,6 +26,7 @@ import {
 import { argumentsId, hex, indexOf, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
 import { ARGUMENT_BYTES_MAX, CLAIM_SLOTS, ISOLATE_START_MS_MAX, STOP_GRACE_MS } from "../core/limits.ts";
 import {
+  ACTOR_EXECUTIONS,
   CLAIM_QUEUED,
   CLAIM_REVOKED,
   CLAIM_STARTED,
@@ -49,6 +50,9 @@ import { sameToken } from "../transport/token.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
 import { decodeToNode } from "../transport/codec.ts";
 import { ObjectDirectory, type ObjectRecord } from "./directory.ts";
+import { CallRecord } from "./actor_records.ts";
+import { ActorServer } from "./actor_server.ts";
+import type { Client, Isolate, IsolateFactory, Residents } from "./peers.ts";
 import { Spiller } from "./spill.ts";
 import {
   type FunctionEntry,
@@ -57,25 +61,6 @@ import {
   type SettingsEntry,
   TaskRecord,
 } from "./tasks.ts";
-
-/** An isolate, as its starter hands it over. */
-export interface IsolateProcess {
-  /** The claim table that the node and the isolate share. */
-  readonly claims: Int32Array;
-  /** Ends it at once, whatever it is doing. */
-  terminate(): void;
-}
-
-/** Starts isolates. */
-export interface IsolateFactory {
-  /**
-   * Starts one; it connects by itself and names its number.
-   *
-   * @param number The number it is to name.
-   * @param exited Called once if it ends other than by `terminate`.
-   */
-  start(number: number, exited: (reason: string) => void): IsolateProcess;
-}
 
 /** What a node is made of. */
 export interface NodeOptions {
@@ -103,37 +88,11 @@ export interface NodeStats {
   readonly queued: number;
   readonly waiting: number;
   readonly isolates: number;
+  /** Actors that are not dead. */
+  readonly actors: number;
   readonly objects: number;
   readonly store: { readonly capacity: number; readonly used: number };
   readonly spilled: { readonly bytes: number; readonly total: number };
-}
-
-/** One connected program or isolate. */
-interface Client {
-  readonly id: number;
-  readonly channel: Channel<FromNode, ToNode>;
-  role: "driver" | "isolate" | undefined;
-  job: TaskId;
-  storeClient: number;
-  isolate: Isolate | undefined;
-  readonly functions: Map<number, FunctionEntry>;
-  readonly settings: Map<number, SettingsEntry>;
-  /** Work was queued for it: it is to be flushed. */
-  dirty: boolean;
-}
-
-/** One isolate of this node. */
-interface Isolate {
-  readonly number: number;
-  readonly process: IsolateProcess;
-  client: Client | undefined;
-  readonly executions: Map<number, TaskRecord>;
-  readonly freeSlots: number[];
-  nextExecution: number;
-  /** Functions and settings that it was told of, by index. */
-  readonly knownFunctions: Set<number>;
-  readonly knownSettings: Set<number>;
-  cancelStart: () => void;
 }
 
 const EXECUTIONS_MAX = 1 << 29;
@@ -155,6 +114,7 @@ export class NodeServer {
   readonly #dependencies = new Dependencies<TaskRecord>();
   readonly #directory: ObjectDirectory;
   readonly #spiller: Spiller;
+  readonly #actors: ActorServer;
   readonly #tasks = new Map<TaskId, TaskRecord>();
   readonly #clients = new Map<number, Client>();
   readonly #isolates = new Map<number, Isolate>();
@@ -200,11 +160,47 @@ export class NodeServer {
       path: options.spillPath,
       collect: () => this.#collect(),
     });
+    this.#actors = this.#makeActors();
     for (let i = 0; i < options.isolatesWarm; i++) {
       this.#scheduler.spawnStarted();
       this.#startIsolate();
     }
     this.#tick();
+  }
+
+  #makeActors(): ActorServer {
+    return new ActorServer({
+      clock: this.#clock,
+      pool: this.#pool,
+      directory: this.#directory,
+      store: this.#store,
+      tasks: this.#tasks,
+      clients: this.#clients,
+      now: () => this.#now(),
+      flush: () => this.#flush(),
+      log: this.#options.log,
+      send: (client, message) => this.#send(client, message),
+      shape: (demand) => this.#shapes.of(demand),
+      settings: (settings) => this.#settingsOf(settings),
+      admit: (task) => {
+        this.#tasks.set(task.id, task);
+        this.#useArguments(task);
+        return this.#useDependencies(task);
+      },
+      awaitArguments: (task, missing) => this.#dependencies.hold(task, missing),
+      adopt: (client, message) => this.#adopt(client, message),
+      limitTime: (task) => this.#limitTime(task),
+      define: (isolate, task) => this.#define(isolate, task),
+      argumentsOf: (task) => this.#argumentsOf(task),
+      finish: (task, outcomes) => this.#finish(task, outcomes),
+      fail: (task, error) => this.#fail(task, error),
+      failWith: (task, outcome) => this.#finishWith(task, outcome),
+      unuse: (task) => this.#unuse(task),
+      drop: (id, outcome) => this.#drop(id, outcome),
+      startIsolate: (residents) => this.#startIsolate(residents),
+      endIsolate: (isolate) => this.#endIsolate(isolate, false),
+      dispatch: () => this.#step({ type: "tick", now: this.#now() }),
+    });
   }
 
   /** Takes a connection. @param stream Its bytes. */
@@ -219,6 +215,7 @@ export class NodeServer {
       isolate: undefined,
       functions: new Map(),
       settings: new Map(),
+      actors: new Map(),
       dirty: false,
     };
     this.#clients.set(client.id, client);
@@ -240,6 +237,7 @@ export class NodeServer {
       queued: this.#tasks.size - running,
       waiting: this.#dependencies.size,
       isolates: this.#isolates.size,
+      actors: this.#actors.alive,
       objects: this.#directory.size,
       store: { capacity: store.capacity, used: store.used },
       spilled: { bytes: this.#spiller.spilledBytes, total: this.#spiller.spilledBytesTotal },
@@ -270,6 +268,7 @@ export class NodeServer {
     this.#cancelTick = this.#clock.after(100, () => {
       if (this.#closed) return;
       this.#step({ type: "tick", now: this.#now() });
+      this.#actors.tick(this.#now());
       this.#flush();
       this.#tick();
     });
@@ -285,7 +284,12 @@ export class NodeServer {
     switch (message.type) {
       case "submit":
         return this.#submit(client, message);
+      case "call": {
+        const { fn, entry } = this.#defined(client, message);
+        return this.#actors.call(client, message, fn, entry);
+      }
       case "done":
+        if (message.handle >= ACTOR_EXECUTIONS) return this.#actors.done(client, message);
         return this.#executionDone(client, message);
       case "yielded":
         return this.#yielded(client, message);
@@ -305,14 +309,41 @@ export class NodeServer {
         return;
       case "blocked":
       case "unblocked": {
-        const task = client.isolate?.executions.get(message.handle);
+        const task = this.#execution(client, message.handle);
         if (task === undefined) return;
+        if (message.type === "unblocked") this.#actors.resumed(task);
+        if (task instanceof CallRecord) {
+          if (message.type === "blocked") this.#actors.waiting(task, []);
+          return;
+        }
         return this.#step({
           type: message.type === "blocked" ? "suspended" : "resumed",
           task,
           now: this.#now(),
         });
       }
+      case "waiting": {
+        const task = this.#execution(client, message.handle);
+        if (task === undefined) return;
+        this.#actors.waiting(task, message.objects);
+        if (task instanceof CallRecord) return;
+        return this.#step({ type: "suspended", task, now: this.#now() });
+      }
+      case "createActor": {
+        const { fn } = this.#defined(client, message);
+        const settings = client.actors.get(message.actor);
+        if (settings === undefined) throw new ProtocolError(`No actor settings ${message.actor} are defined`);
+        return this.#actors.create(client, message, fn, settings);
+      }
+      case "defineActor":
+        client.actors.set(message.index, message.settings);
+        return;
+      case "killActor":
+        return this.#actors.kill(message.actor, message.restart);
+      case "findActor":
+        return this.#actors.find(client, message);
+      case "awaitDeath":
+        return this.#actors.awaitDeath(client, message.request, message.actor);
       case "defineFunction":
         client.functions.set(message.index, this.#function(message.address));
         return;
@@ -341,11 +372,17 @@ export class NodeServer {
         });
         return;
       case "log": {
-        const execution = client.isolate?.executions.get(message.handle);
-        const driver = this.#drivers.get(execution?.job ?? client.job) ?? this.#drivers.values().next().value;
+        const execution = this.#execution(client, message.handle);
+        const actor = this.#actors.printed(
+          client,
+          execution instanceof CallRecord ? execution : undefined,
+          message.text,
+        );
+        const driver = this.#drivers.get(execution?.job ?? actor?.job ?? client.job) ??
+          this.#drivers.values().next().value;
         if (driver === undefined) return;
         const { level, dropped, text } = message;
-        const task = execution?.entry.settings.name ?? "";
+        const task = execution?.entry.settings.name ?? actor?.settings.label ?? "";
         return this.#send(driver, {
           type: "output",
           worker: client.isolate?.number ?? 0,
@@ -389,7 +426,8 @@ export class NodeServer {
       isolate.cancelStart();
       this.#failedStarts = 0;
       this.#send(client, { type: "welcome", node: this.#options.id });
-      this.#step({ type: "isolateReady", isolate: isolate.number, now: this.#now() });
+      if (isolate.residents !== undefined) this.#actors.isolateReady(isolate);
+      else this.#step({ type: "isolateReady", isolate: isolate.number, now: this.#now() });
     } else {
       client.role = "driver";
       if (this.#drivers.has(hello.job)) return refuse(`job ${hex(hello.job)} is running already`);
@@ -447,18 +485,34 @@ export class NodeServer {
 
   // --- Tasks --------------------------------------------------------------------------------------------------
 
-  #submit(client: Client, message: Extract<ToNode, { type: "submit" }>): void {
+  /** What a submission refers to by index. */
+  #defined(
+    client: Client,
+    message: { readonly fn: number; readonly settings: number },
+  ): { fn: FunctionEntry; entry: SettingsEntry } {
     const fn = client.functions.get(message.fn);
     const entry = client.settings.get(message.settings);
-    if (fn === undefined || entry === undefined) {
-      throw new ProtocolError(
-        `Cannot submit: function ${message.fn} or settings ${message.settings} are not defined`,
-      );
-    }
+    if (fn !== undefined && entry !== undefined) return { fn, entry };
+    throw new ProtocolError(
+      `Cannot submit: function ${message.fn} or settings ${message.settings} are not defined`,
+    );
+  }
+
+  /** What an isolate calls by this number: a task, or a call of an actor. */
+  #execution(client: Client, handle: number): TaskRecord | undefined {
+    return handle >= ACTOR_EXECUTIONS
+      ? this.#actors.execution(client, handle)
+      : client.isolate?.executions.get(handle);
+  }
+
+  #submit(client: Client, message: Extract<ToNode, { type: "submit" }>): void {
+    const { fn, entry } = this.#defined(client, message);
     const { settings } = entry;
     // A driver is never run again, so what it submits is new.
     const parent = client.role === "driver" ? undefined : this.#tasks.get(message.parent);
     if (client.role !== "driver" && this.#adopt(client, message)) return;
+    // What a durable actor's call submits, it submits again when it is replayed.
+    if (parent instanceof CallRecord) this.#actors.answers.touch(parent.id);
     const job = parent?.job ?? client.job;
     const task = new TaskRecord(message, job, fn, entry, client.id);
     this.#tasks.set(task.id, task);
@@ -479,18 +533,31 @@ export class NodeServer {
         ),
       );
     }
-    if (settings.timeoutMs > 0) {
-      task.cancelTimeout = this.#clock.after(settings.timeoutMs, () => this.#timeout(task));
-    }
+    this.#limitTime(task);
     if (missing.length > 0) {
       if (!this.#chain(task, missing)) this.#dependencies.hold(task, missing);
     } else this.#step({ type: "ready", task, now: this.#now() });
   }
 
+  #limitTime(task: TaskRecord): void {
+    const { timeoutMs } = task.entry.settings;
+    if (timeoutMs > 0) task.cancelTimeout = this.#clock.after(timeoutMs, () => this.#timeout(task));
+  }
+
   /** The same task was submitted before: its submitter was run again. The new one gets what the old one would have. */
-  #adopt(client: Client, message: Extract<ToNode, { type: "submit" }>): boolean {
+  #adopt(client: Client, message: { readonly task: TaskId; readonly handle: number }): boolean {
     const task = this.#tasks.get(message.task);
     if (task === undefined) return false;
+    const items = task.answers;
+    if (items !== undefined) {
+      for (let i = 1; i < items.length; i++) {
+        const outcome = items[i];
+        if (outcome === undefined || task.results?.[i] !== undefined) continue;
+        const kept = !isOwners(outcome);
+        if (kept) this.#directory.retain(client.id, [returnId(task.id, i)]);
+        this.#send(client, { type: "result", handle: message.handle, index: i, kept, outcome });
+      }
+    }
     task.client = client.id;
     task.handle = message.handle;
     for (let i = (task.results?.length ?? 0) - 1; i >= 0; i--) {
@@ -629,7 +696,8 @@ export class NodeServer {
         return this.#step({ type: "revoked", task, isolate: effect.isolate, success, now: this.#now() });
       }
       case "spawn":
-        return this.#startIsolate();
+        this.#startIsolate();
+        return;
       case "exhausted": {
         const { task } = effect;
         if (effect.reason === "exception") return this.#finish(task, task.last!);
@@ -656,14 +724,7 @@ export class NodeServer {
     if (!task.wanted) return this.#step({ type: "done", task, retry: false, now: this.#now() });
     const { client } = isolate;
     const { fn, entry } = task;
-    if (!isolate.knownFunctions.has(fn.index)) {
-      isolate.knownFunctions.add(fn.index);
-      this.#send(client, { type: "defineFunction", index: fn.index, address: fn.address });
-    }
-    if (!isolate.knownSettings.has(entry.index)) {
-      isolate.knownSettings.add(entry.index);
-      this.#send(client, { type: "defineSettings", index: entry.index, settings: entry.settings });
-    }
+    this.#define(isolate, task);
     const handle = isolate.nextExecution;
     isolate.nextExecution = (handle + 1) % EXECUTIONS_MAX;
     const slot = isolate.freeSlots.pop() ?? CLAIM_SLOTS; // beyond the table: not to be revoked
@@ -687,6 +748,19 @@ export class NodeServer {
       args: task.args,
     });
     if (task.results !== undefined && this.#dependencies.size > 0) this.#chainFollowers(task);
+  }
+
+  /** Tells an isolate of a task's function and settings, once. */
+  #define(isolate: Isolate, { fn, entry }: TaskRecord): void {
+    const client = isolate.client!;
+    if (!isolate.knownFunctions.has(fn.index)) {
+      isolate.knownFunctions.add(fn.index);
+      this.#send(client, { type: "defineFunction", index: fn.index, address: fn.address });
+    }
+    if (!isolate.knownSettings.has(entry.index)) {
+      isolate.knownSettings.add(entry.index);
+      this.#send(client, { type: "defineSettings", index: entry.index, settings: entry.settings });
+    }
   }
 
   /** What an isolate is told of a task's arguments: what is there, as far as a message should carry it. */
@@ -746,8 +820,11 @@ export class NodeServer {
   }
 
   #yielded(client: Client, message: Extract<ToNode, { type: "yielded" }>): void {
-    const task = client.isolate?.executions.get(message.handle);
-    if (task === undefined) throw new ProtocolError(`No execution ${message.handle} to yield`);
+    const task = this.#execution(client, message.handle);
+    if (task === undefined) {
+      if (message.handle >= ACTOR_EXECUTIONS) return; // of an actor that is gone
+      throw new ProtocolError(`No execution ${message.handle} to yield`);
+    }
     const id = returnId(task.id, message.index);
     if (task.finished || message.index <= task.produced) {
       return this.#drop(id, message.outcome);
@@ -761,7 +838,8 @@ export class NodeServer {
     const task = this.#tasks.get(id);
     if (task === undefined) return;
     task.consumed = Math.max(task.consumed, count);
-    const client = this.#isolates.get(task.isolate)?.client;
+    const isolate = task instanceof CallRecord ? task.actor.isolate : this.#isolates.get(task.isolate);
+    const client = isolate?.client;
     if (client !== undefined) this.#send(client, { type: "consumed", task: id, count: task.consumed });
   }
 
@@ -781,6 +859,12 @@ export class NodeServer {
         this.#step({ type: "unchain", task: follower, now: this.#now() });
       }
     }
+    this.#actors.answers.finished(task);
+    if (!task.argumentsKept) this.#unuse(task);
+  }
+
+  /** Nothing will need what the task refers to any more. */
+  #unuse(task: TaskRecord): void {
     for (let i = 0; i < task.dependencies.length; i++) this.#directory.unuse(task.dependencies[i]!);
     this.#unuseArguments(task);
   }
@@ -797,6 +881,10 @@ export class NodeServer {
   #settle(task: TaskRecord, index: number, outcome: Outcome): void {
     const client = this.#clients.get(task.client);
     const known = task.results?.[index];
+    if (task.answers !== undefined) {
+      task.answers[index] = outcome;
+      if (!isOwners(outcome)) this.#directory.use(returnId(task.id, index));
+    }
     if (known === undefined && isOwners(outcome)) {
       if (client !== undefined) {
         this.#send(client, { type: "result", handle: task.handle, index, kept: false, outcome });
@@ -830,10 +918,13 @@ export class NodeServer {
 
   #dependenciesArrived(task: TaskRecord): void {
     if (task.finished) return;
+    let failure: Outcome | undefined;
     for (const object of task.dependencies) {
       const outcome = this.#directory.get(object)?.outcome ?? lost(object);
-      if (outcome.kind === "error") return this.#finishWith(task, outcome);
+      if (outcome.kind === "error") failure ??= outcome;
     }
+    if (task instanceof CallRecord) return this.#actors.argumentsArrived(task, failure);
+    if (failure !== undefined) return this.#finishWith(task, failure);
     this.#step({ type: "ready", task, now: this.#now() });
   }
 
@@ -887,6 +978,11 @@ export class NodeServer {
     const isolate = this.#isolates.get(task.isolate);
     const { execution } = task;
     this.#dependencies.remove(task);
+    if (task instanceof CallRecord) {
+      this.#fail(task, error);
+      if (recursive) this.#stopChildren(task.id, force);
+      return this.#actors.stopped(task, error.message, force);
+    }
     this.#step({ type: "removed", task, now });
     this.#fail(task, error);
     if (recursive) this.#stopChildren(task.id, force);
@@ -947,6 +1043,7 @@ export class NodeServer {
   #freed(record: ObjectRecord): void {
     if (record.outcome?.kind === "stored") this.#store.delete(record.id);
     this.#spiller.freed(record);
+    this.#actors.freed(record.id);
   }
 
   #collect(): void {
@@ -958,7 +1055,8 @@ export class NodeServer {
 
   // --- Isolates and connections -------------------------------------------------------------------------------
 
-  #startIsolate(): void {
+  /** @param residents Of an isolate that is to carry actors. */
+  #startIsolate(residents?: Residents): Isolate {
     const number = this.#nextIsolate++;
     // It may be gone before it is even known: the first timer of Deno 2.9 lets microtasks run.
     let goneEarly: string | undefined;
@@ -967,7 +1065,7 @@ export class NodeServer {
       if (isolate === undefined) goneEarly = reason;
       if (isolate === undefined || this.#closed) return;
       this.#options.log("warn", `Isolate ${number} died: ${reason}`);
-      this.#endIsolate(isolate, true);
+      this.#endIsolate(isolate, true, reason);
       this.#flush();
     };
     const process = this.#options.isolates.start(number, exited);
@@ -978,6 +1076,7 @@ export class NodeServer {
       executions: new Map(),
       freeSlots: Array.from({ length: CLAIM_SLOTS }, (_, i) => i),
       nextExecution: 0,
+      residents,
       knownFunctions: new Set(),
       knownSettings: new Set(),
       cancelStart: this.#clock.after(ISOLATE_START_MS_MAX, () => {
@@ -987,11 +1086,12 @@ export class NodeServer {
       }),
     };
     this.#isolates.set(number, isolate);
-    if (goneEarly !== undefined) exited(goneEarly);
+    if (goneEarly !== undefined) queueMicrotask(() => exited(goneEarly!));
+    return isolate;
   }
 
   /** An isolate is gone, or is to go. @param charge Whether what it had started counts as failed. */
-  #endIsolate(isolate: Isolate, charge: boolean): void {
+  #endIsolate(isolate: Isolate, charge: boolean, reason = "its isolate ended"): void {
     if (!this.#isolates.delete(isolate.number)) return;
     isolate.cancelStart();
     const started = new Set<TaskRecord>();
@@ -1005,6 +1105,13 @@ export class NodeServer {
     }
     isolate.process.terminate();
     const { client } = isolate;
+    if (isolate.residents !== undefined) {
+      if (client !== undefined) {
+        client.channel.close();
+        this.#store.releaseClient(client.storeClient);
+      }
+      return this.#actors.isolateGone(isolate, reason, charge);
+    }
     if (client === undefined) {
       this.#scheduler.spawnFailed();
       if (++this.#failedStarts >= FAILED_STARTS_MAX) return this.#giveUp();
@@ -1055,7 +1162,7 @@ export class NodeServer {
           "warn",
           `Isolate ${isolate.number} closed its connection${error ? `: ${error.message}` : ""}`,
         );
-        this.#endIsolate(isolate, true);
+        this.#endIsolate(isolate, true, "it closed its connection");
       }
     } else if (client.role === "driver") {
       this.#drivers.delete(client.job);
@@ -1068,6 +1175,7 @@ export class NodeServer {
           false,
         );
       }
+      this.#actors.jobEnded(client.job);
     }
     this.#directory.clientGone(client.id);
     this.#flush();

@@ -39,6 +39,12 @@ export function observeDuration(fn: FunctionEntry, durationMs: number): void {
   fn.meanMs += (durationMs - fn.meanMs) / 8;
 }
 
+/** What every kind of submission has. */
+export type Submitted = Pick<
+  Extract<ToNode, { type: "submit" }>,
+  "handle" | "task" | "parent" | "dependencies" | "args"
+>;
+
 /** A task from its submission to its end. */
 export class TaskRecord implements SchedulerTask {
   readonly id: TaskId;
@@ -69,6 +75,10 @@ export class TaskRecord implements SchedulerTask {
   followers: TaskRecord[] | undefined = undefined;
   /** The outcomes of the last attempt, kept for the case that there is no further one. */
   last: readonly Outcome[] | undefined = undefined;
+  /** Its arguments are needed beyond its end: it may be run once more to rebuild an actor. */
+  argumentsKept = false;
+  /** What was answered, by index, where its submitter may be run again and must get the same. */
+  answers: Outcome[] | undefined = undefined;
   /** Undoes its timeout. */
   cancelTimeout: (() => void) | undefined = undefined;
 
@@ -90,7 +100,7 @@ export class TaskRecord implements SchedulerTask {
    * @param job Its job. @param fn Its function. @param entry Its settings. @param client Who submitted it.
    */
   constructor(
-    message: Extract<ToNode, { type: "submit" }>,
+    message: Submitted,
     job: TaskId,
     fn: FunctionEntry,
     entry: SettingsEntry,

@@ -11,6 +11,7 @@
 
 import { assert } from "../core/assert.ts";
 import type { Clock } from "../core/clock.ts";
+import type { ActorSettings } from "../core/actor_options.ts";
 import {
   DisconnectedError,
   errorFromRecord,
@@ -22,9 +23,20 @@ import {
   StoreFullError,
   UsageError,
 } from "../core/errors.ts";
-import { argumentsId, ChildIds, hex, type ObjectId, putId, returnId, type TaskId } from "../core/ids.ts";
+import {
+  argumentsId,
+  ChildIds,
+  hex,
+  type ObjectId,
+  putId,
+  returnId,
+  TASK_ID_BYTES,
+  type TaskId,
+  taskOf,
+} from "../core/ids.ts";
 import { INLINE_BYTES_MAX, ROOM_DEADLINE_MS } from "../core/limits.ts";
 import {
+  type FoundActor,
   type FromNode,
   type FunctionAddress,
   type Outcome,
@@ -39,6 +51,7 @@ import { pack, type Packet, type PackExtension, unpack, type UnpackExtension } f
 import { Channel } from "../transport/channel.ts";
 import { decodeFromNode } from "../transport/codec.ts";
 import { collectGarbage, collectionMs } from "./collect.ts";
+import { entryOfHandle, Handle, makeHandle, packedHandle } from "./handle.ts";
 import { Entry, entryOf, Ref } from "./ref.ts";
 import { RefStream, StreamState } from "./stream.ts";
 
@@ -48,17 +61,24 @@ export interface Scope {
   /** Made when the first child is. */
   children: ChildIds | undefined;
   puts: number;
+  /** It has called an actor, or is a call itself: the node wants to know what it waits for. */
+  calls: boolean;
   /** Waits under way, and what tells the node that the task waits and goes on. */
   waits: number;
-  readonly blocked: (() => void) | undefined;
+  /** Told of the objects that it waits for, if it waits for all of them. */
+  readonly blocked: ((objects?: readonly Entry[]) => void) | undefined;
   readonly unblocked: (() => void) | undefined;
   /** What check mode saw of objects that the task read. */
   reads?: { id: ObjectId; hash: bigint; bytes: Uint8Array<ArrayBuffer>; release(): void }[];
 }
 
 /** Makes a scope. */
-export function scopeOf(task: TaskId, blocked?: () => void, unblocked?: () => void): Scope {
-  return { task, children: undefined, puts: 0, waits: 0, blocked, unblocked };
+export function scopeOf(
+  task: TaskId,
+  blocked?: (objects?: readonly Entry[]) => void,
+  unblocked?: () => void,
+): Scope {
+  return { task, children: undefined, puts: 0, waits: 0, calls: false, blocked, unblocked };
 }
 
 /** How a client reaches its node. */
@@ -94,8 +114,14 @@ export interface RemoteTarget {
   readonly settings: TaskSettings;
 }
 
+/** A class of actors as the client defines it to the node. */
+export interface ActorTarget extends RemoteTarget {
+  readonly actor: ActorSettings;
+}
+
 const TAG_REF = 1;
 const TAG_ARGUMENT = 2;
+const TAG_ACTOR = 3;
 
 /** Stands in packed arguments for a Ref that is resolved before the task starts. */
 class Argument {
@@ -119,6 +145,9 @@ export class Client {
 
   readonly #functions = new Map<string, number>();
   readonly #settings = new Map<TaskSettings, number>();
+  readonly #actors = new Map<ActorSettings, number>();
+  /** Calls of actors that wait for their arguments to be stored: the last one of each. */
+  readonly #lines = new Map<Entry, Promise<void>>();
   readonly #pending = new Map<number, Entry | Entry[] | StreamState>();
   readonly #wanted = new Map<ObjectId, Entry>();
   readonly #questions = new Map<number, (answer: Uint8Array) => void>();
@@ -153,6 +182,12 @@ export class Client {
         return { tag: TAG_REF, data: id };
       }
       if (value instanceof Argument) return { tag: TAG_ARGUMENT, data: value.index };
+      if (value instanceof Handle) {
+        const entry = entryOfHandle(value);
+        this.#share(entry);
+        this.#contains.push(entry.id);
+        return { tag: TAG_ACTOR, data: packedHandle(value) };
+      }
       if (value instanceof RefStream) {
         throw new SerializationError("Cannot pass a stream to a task: pass the Refs that it gives", {
           path: "value",
@@ -262,37 +297,39 @@ export class Client {
    * @returns A Ref, an array of Refs when the settings ask for several returns, or a stream.
    * @throws {SerializationError} If an argument cannot be carried.
    */
-  submit(target: RemoteTarget, args: readonly unknown[]): Ref<unknown> | Ref<unknown>[] | RefStream<unknown> {
+  submit(
+    target: RemoteTarget,
+    args: readonly unknown[],
+    actor?: Entry,
+  ): Ref<unknown> | Ref<unknown>[] | RefStream<unknown> {
     this.#check();
     const scope = this.#options.scope();
     const { settings } = target;
+    if (actor !== undefined) scope.calls = true;
     const { packet, contains, dependencies } = this.#packArguments(args);
     const task = (scope.children ??= new ChildIds(scope.task)).next();
     const handle = this.#nextHandle++;
     const fn = this.#defineFunction(target.address);
     const settingsIndex = this.#defineSettings(settings);
-    const submit = (outcome: Outcome) =>
-      this.send({
-        type: "submit",
-        handle,
-        task,
-        parent: scope.task,
-        fn,
-        settings: settingsIndex,
-        dependencies,
-        args: outcome,
-      });
-    if (packet.size <= INLINE_BYTES_MAX) {
-      submit({ kind: "inline", bytes: packet.toBytes(), contains });
-    } else {
-      const id = argumentsId(task);
-      // What the arguments refer to is held until the node holds it for the task.
-      const held = args.filter((arg) => arg instanceof Ref);
-      this.#storePacket(id, packet, "its arguments").then(
-        () => submit({ kind: "stored", size: packet.size, contains }),
-        (error) => this.#failPending(handle, error as RaydError),
-      ).finally(() => held.length = 0);
-    }
+    const parent = scope.task;
+    const submit = (outcome: Outcome) => {
+      if (actor === undefined) {
+        const settings = settingsIndex;
+        this.send({ type: "submit", handle, task, parent, fn, settings, dependencies, args: outcome });
+        return;
+      }
+      const settings = settingsIndex, id = taskOf(actor.id);
+      this.send({ type: "call", handle, task, parent, actor: id, fn, settings, dependencies, args: outcome });
+    };
+    this.#sendArguments(
+      task,
+      args,
+      packet,
+      contains,
+      submit,
+      actor,
+      (error) => this.#failPending(handle, error),
+    );
     if (settings.stream) {
       const state = new StreamState(task);
       this.#pending.set(handle, state);
@@ -308,6 +345,143 @@ export class Client {
     const entries = Array.from({ length: settings.returns }, (_, i) => new Entry(returnId(task, i), true));
     this.#pending.set(handle, entries);
     return entries.map((entry) => this.#makeRef(entry));
+  }
+
+  /** Sends a submission: at once if its arguments fit a message, otherwise once they are stored. */
+  #sendArguments(
+    task: TaskId,
+    args: readonly unknown[],
+    packet: Packet,
+    contains: readonly ObjectId[],
+    submit: (args: Outcome) => void,
+    actor: Entry | undefined,
+    failed: (error: RaydError) => void,
+  ): void {
+    const line = actor === undefined ? undefined : this.#lines.get(actor);
+    if (packet.size <= INLINE_BYTES_MAX && line === undefined) {
+      return submit({ kind: "inline", bytes: packet.toBytes(), contains });
+    }
+    // What the arguments refer to is held until the node holds it for the task.
+    const held = args.filter((arg) => arg instanceof Ref);
+    const outcome = packet.size <= INLINE_BYTES_MAX
+      ? Promise.resolve<Outcome>({ kind: "inline", bytes: packet.toBytes().slice(), contains })
+      : this.#storePacket(argumentsId(task), packet, "its arguments").then((): Outcome => (
+        { kind: "stored", size: packet.size, contains }
+      ));
+    if (actor !== undefined) actor.holds++;
+    // Later calls of the actor do not overtake one whose arguments still wait for room.
+    const sent: Promise<void> = Promise.all([outcome, line]).then(
+      ([outcome]) => submit(outcome),
+      (error) => failed(error as RaydError),
+    ).finally(() => {
+      held.length = 0;
+      if (actor === undefined) return;
+      if (this.#lines.get(actor) === sent) this.#lines.delete(actor);
+      this.#letGo(actor);
+      this.flush();
+    });
+    if (actor !== undefined) this.#lines.set(actor, sent);
+  }
+
+  // --- Actors -------------------------------------------------------------------------------------------------
+
+  /** The id of the next child of the work that is being done. */
+  nextChild(): TaskId {
+    this.#check();
+    const scope = this.#options.scope();
+    return (scope.children ??= new ChildIds(scope.task)).next();
+  }
+
+  /**
+   * Creates an actor; one of that id that exists already is found instead.
+   *
+   * @returns What stands for it, to be given to {@link adopt}.
+   * @throws {SerializationError} If an argument cannot be carried.
+   */
+  createActor(target: ActorTarget, task: TaskId, args: readonly unknown[]): Entry {
+    this.#check();
+    const parent = this.#options.scope().task;
+    const { packet, contains, dependencies } = this.#packArguments(args);
+    const handle = this.#nextHandle++;
+    const fn = this.#defineFunction(target.address);
+    const settings = this.#defineSettings(target.settings);
+    let actor = this.#actors.get(target.actor);
+    if (actor === undefined) {
+      this.#actors.set(target.actor, actor = this.#actors.size);
+      this.send({ type: "defineActor", index: actor, settings: target.actor });
+    }
+    const entry = new Entry(returnId(task, 0), true);
+    const create = (args: Outcome) =>
+      this.send({
+        type: "createActor",
+        handle,
+        task,
+        parent,
+        fn,
+        settings,
+        actor: actor!,
+        dependencies,
+        args,
+      });
+    this.#pending.set(handle, entry);
+    this.#sendArguments(
+      task,
+      args,
+      packet,
+      contains,
+      create,
+      entry,
+      (error) => this.#failPending(handle, error),
+    );
+    return entry;
+  }
+
+  /** The entry of an actor that the node was asked for, and holds for this program. */
+  heldActor(id: TaskId): Entry {
+    return new Entry(returnId(id, 0), false);
+  }
+
+  /** A user's handle stands for an object from now on: once it is gone, the object is let go of. */
+  adopt(handle: object, entry: Entry): void {
+    entry.holds++;
+    this.#finalizer.register(handle, entry, handle);
+  }
+
+  /** A handle is let go of before it is collected. */
+  disown(handle: object, entry: Entry): void {
+    this.#finalizer.unregister(handle);
+    this.#letGo(entry);
+  }
+
+  /** Ends an actor, or has it begin anew. */
+  killActor(entry: Entry, restart: boolean): void {
+    this.#check();
+    this.send({ type: "killActor", actor: taskOf(entry.id), restart });
+  }
+
+  /** Asks who has a name. */
+  async findActor(namespace: string, name: string): Promise<FoundActor | null> {
+    this.#check();
+    await this.ready;
+    const request = this.#nextQuestion++;
+    this.send({ type: "findActor", request, namespace, name });
+    this.flush();
+    const body = await this.#answer(request);
+    this.#check();
+    return this.unpack(body) as FoundActor | null;
+  }
+
+  /** Waits until an actor is dead. Returns why. */
+  async awaitDeath(entry: Entry): Promise<string> {
+    this.#check();
+    return await this.holding([entry], async () => {
+      await this.ready;
+      const request = this.#nextQuestion++;
+      this.send({ type: "awaitDeath", request, actor: taskOf(entry.id) });
+      const body = await this.#blocking(this.#answer(request));
+      this.#check();
+      return this.unpack(body) as string;
+    });
   }
 
   #packArguments(
@@ -653,7 +827,7 @@ export class Client {
     const cancel = deadline === Infinity
       ? undefined
       : clock.after(deadline - clock.now(), () => resolve("late"));
-    const result = await this.#blocking(promise);
+    const result = await this.#blocking(promise, deadline === Infinity ? entries : undefined);
     cancel?.();
     this.#check();
     if (result === "late") {
@@ -686,9 +860,9 @@ export class Client {
   }
 
   /** Waits for something that the node will send; the task lends its CPUs meanwhile. */
-  async #blocking<T>(promise: Promise<T>): Promise<T> {
+  async #blocking<T>(promise: Promise<T>, objects?: readonly Entry[]): Promise<T> {
     const scope = this.#options.scope();
-    if (scope.waits++ === 0) scope.blocked?.();
+    if (scope.waits++ === 0) scope.blocked?.(scope.calls ? objects : undefined);
     if (++this.#waiting === 1) this.#updateKeepAlive();
     this.flush();
     try {
@@ -738,6 +912,11 @@ export class Client {
       const entry = new Entry(data as ObjectId, false);
       this.send({ type: "retain", objects: [entry.id] });
       return this.#makeRef(entry);
+    }
+    if (tag === TAG_ACTOR && typeof data === "string" && data.length > TASK_ID_BYTES) {
+      const entry = new Entry(data.slice(0, TASK_ID_BYTES) as ObjectId, false);
+      this.send({ type: "retain", objects: [entry.id] });
+      return makeHandle(this, data.slice(TASK_ID_BYTES), entry);
     }
     if (
       tag === TAG_ARGUMENT && typeof data === "number" && resolved !== undefined && data < resolved.length

@@ -21,7 +21,8 @@ import {
   TaskError,
   UsageError,
 } from "../core/errors.ts";
-import { argumentsId, hex, type ObjectId, returnId } from "../core/ids.ts";
+import type { ActorSettings } from "../core/actor_options.ts";
+import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import { CLAIM_SLOTS, STREAM_WINDOW_ITEMS } from "../core/limits.ts";
 import {
   CLAIM_QUEUED,
@@ -34,8 +35,10 @@ import {
 import { RESOURCE_UNIT, type TaskSettings } from "../core/options.ts";
 import type { StoredView } from "../store/object_store.ts";
 import { pack } from "../store/serialize.ts";
+import { ActorHost } from "./actor_host.ts";
 import { collectGarbage } from "./collect.ts";
 import { type Client, type Scope, scopeOf } from "./client.ts";
+import type { Handle } from "./handle.ts";
 import { Entry } from "./ref.ts";
 import { find, namesOf } from "./registry.ts";
 
@@ -59,11 +62,43 @@ export interface TaskContext {
   readonly gpuIds: readonly number[];
   /** Aborts when the task is cancelled or out of time. */
   readonly signal: AbortSignal;
+  /** In a method of an actor: the actor's id, 32 hexadecimal digits. */
+  readonly actorId: string | undefined;
+  /** In a method of an actor: the name that it is registered under, if any. */
+  readonly actorName: string | undefined;
+  /**
+   * In a method of a durable actor: the call was answered before, and runs again only to rebuild the actor's state. What
+   * it does to the outside world was done already.
+   */
+  readonly replaying: boolean;
+}
+
+/** What every kind of execution is told. */
+export type ExecutionMessage = Pick<
+  Extract<FromNode, { type: "execute" }>,
+  "handle" | "attempt" | "task" | "job" | "gpus" | "dependencies" | "args"
+>;
+
+/** What is different about an execution that belongs to an actor. */
+export interface Hosted {
+  /** The actor. */
+  readonly instance: { readonly id: TaskId; readonly settings: ActorSettings; readonly handle: () => Handle };
+  /** It was answered before: only its effect on the actor is wanted. */
+  readonly replaying: boolean;
+  /** Nobody wants its result, though its failure. */
+  readonly silent: boolean;
+  /** The id of what it returns, if not the task's own. */
+  readonly result: ObjectId | undefined;
+  /** Told when it has ended. */
+  ended(): void;
 }
 
 /** One execution. */
-class Execution {
-  readonly message: Extract<FromNode, { type: "execute" }>;
+export class Execution {
+  readonly message: ExecutionMessage;
+  readonly hosted: Hosted | undefined;
+  /** The values of its dependencies. */
+  resolved: readonly unknown[] = [];
   readonly settings: TaskSettings;
   readonly scope: Scope;
   readonly executor: Executor;
@@ -75,16 +110,18 @@ class Execution {
   #controller: AbortController | undefined;
   #context: TaskContext | undefined;
 
-  constructor(executor: Executor, message: Extract<FromNode, { type: "execute" }>, settings: TaskSettings) {
+  constructor(executor: Executor, message: ExecutionMessage, settings: TaskSettings, hosted?: Hosted) {
     this.executor = executor;
+    this.hosted = hosted;
     this.message = message;
     this.settings = settings;
     const { handle } = message;
     this.scope = scopeOf(
       message.task,
-      () => executor.suspended(handle),
+      (objects) => executor.suspended(this, handle, objects),
       () => executor.resumed(this, handle),
     );
+    this.scope.calls = hosted !== undefined;
   }
 
   abort(reason: string): void {
@@ -97,18 +134,23 @@ class Execution {
     if (this.#context !== undefined) return this.#context;
     const controller = this.#controller = new AbortController();
     if (this.abortReason !== undefined) controller.abort(new DOMException(this.abortReason, "AbortError"));
-    const { message, settings, executor } = this;
+    const { message, executor, hosted } = this;
+    const { name } = this.settings;
+    const { demand } = hosted?.instance.settings ?? this.settings;
     return this.#context = {
       taskId: hex(message.task),
       jobId: hex(message.job),
       nodeId: executor.nodeId(),
       workerId: executor.isolate,
       attempt: message.attempt,
-      name: settings.name,
+      name,
       resources: Object.fromEntries(
-        Object.entries(settings.demand).map(([name, n]) => [name, n / RESOURCE_UNIT]),
+        Object.entries(demand).map(([name, n]) => [name, n / RESOURCE_UNIT]),
       ),
       gpuIds: message.gpus,
+      actorId: hosted === undefined ? undefined : hex(hosted.instance.id),
+      actorName: hosted === undefined ? undefined : hosted.instance.settings.name || undefined,
+      replaying: hosted?.replaying ?? false,
       signal: controller.signal,
     };
   }
@@ -117,6 +159,11 @@ class Execution {
 /** The context of the task that calls, if a task does. */
 export function taskContext(): TaskContext | undefined {
   return current.getStore()?.execution?.context;
+}
+
+/** What the actor is whose method, or constructor, calls; if one does. */
+export function hostedContext(): Hosted | undefined {
+  return current.getStore()?.execution?.hosted;
 }
 
 /** The scope of the task that calls, if a task does. */
@@ -161,6 +208,9 @@ const RESULT_DELAY_MS = 0.3;
 /** Outcomes that an isolate remembers for what is chained to them; twice the tasks that can be sent ahead. */
 const RECENT_OUTCOMES = 128;
 
+/** Objects that a waiting call tells its node of, for circles to be found. */
+const WAITS_TOLD_MAX = 64;
+
 /** How long an isolate must have been idle before it tidies up. */
 const REST_MS = 100;
 
@@ -177,6 +227,7 @@ export class Executor {
   #queue: Extract<FromNode, { type: "execute" }>[] = [];
   readonly #running = new Map<number, Execution>();
   readonly #places: Place[] = [];
+  readonly #actors: ActorHost;
   readonly #recentIds: ObjectId[] = [];
   readonly #recentOutcomes: Outcome[] = [];
   #nextRecent = -1;
@@ -192,6 +243,12 @@ export class Executor {
     this.#claims = claims;
     this.#clock = clock;
     this.isolate = isolate;
+    this.#actors = new ActorHost({
+      client,
+      class: (index) => this.#load(index),
+      address: (index) => this.#addresses.get(index),
+      run: (message, settings, hosted, fn) => this.#host(message, settings, hosted, fn),
+    });
   }
 
   /** The node's id, for people. */
@@ -211,9 +268,20 @@ export class Executor {
       case "defineSettings":
         this.#settings.set(message.index, message.settings);
         return;
-      case "abort":
-        this.#running.get(message.handle)?.abort(message.reason);
+      case "constructActor":
+        return this.#actors.construct(message, this.#settings.get(message.settings)!);
+      case "executeCall":
+        return this.#actors.call(message, this.#settings.get(message.settings)!);
+      case "checkpointActor":
+      case "stopActor":
+      case "defineActor":
+        return this.#actors.message(message);
+      case "abort": {
+        const execution = this.#running.get(message.handle);
+        if (execution !== undefined) execution.abort(message.reason);
+        else this.#actors.abort(message.handle);
         return;
+      }
       case "consumed":
         for (const execution of this.#running.values()) {
           if (execution.message.task !== message.task) continue;
@@ -236,6 +304,7 @@ export class Executor {
         const message = batch.length === 1 ? batch.pop()! : batch.shift()!;
         this.#start(message);
       }
+      this.#actors.drain();
     } finally {
       this.#draining = false;
     }
@@ -254,8 +323,13 @@ export class Executor {
   }
 
   /** The node is told that an execution waits; its place goes to another one. */
-  suspended(handle: number): void {
-    this.#client.send({ type: "blocked", handle });
+  suspended(execution: Execution, handle: number, objects?: readonly Entry[]): void {
+    if (objects === undefined) this.#client.send({ type: "blocked", handle });
+    else {
+      const missing = objects.filter((entry) => entry.outcome === undefined).slice(0, WAITS_TOLD_MAX);
+      this.#client.send({ type: "waiting", handle, objects: missing.map((entry) => entry.id) });
+    }
+    if (execution.hosted !== undefined) return;
     this.#active--;
     if (!this.#draining) queueMicrotask(() => this.drain());
   }
@@ -264,7 +338,7 @@ export class Executor {
   resumed(execution: Execution, handle: number): void {
     if (this.#running.get(handle) !== execution) return;
     this.#client.send({ type: "unblocked", handle });
-    this.#active++;
+    if (execution.hosted === undefined) this.#active++;
   }
 
   #start(message: Extract<FromNode, { type: "execute" }>): void {
@@ -279,10 +353,35 @@ export class Executor {
     try {
       const args = fn === undefined ? undefined : this.#argumentsNow(execution);
       if (fn === undefined || args === undefined) {
-        this.#startLater(execution);
+        this.#startLater(execution, message.fn);
         return;
       }
       this.#run(execution, fn, args);
+    } catch (error) {
+      this.#failed(execution, error);
+    }
+  }
+
+  /** Runs something of an actor's. */
+  #host(
+    message: ExecutionMessage,
+    settings: TaskSettings,
+    hosted: Hosted,
+    fn: (execution: Execution) => (...args: unknown[]) => unknown,
+  ): void {
+    const now = this.#clock.now();
+    if (now - this.#flushedAt > RESULT_DELAY_MS) this.#flush(now);
+    const execution = new Execution(this, message, settings, hosted);
+    execution.started = now;
+    this.#running.set(message.handle, execution);
+    try {
+      const args = this.#argumentsNow(execution);
+      if (args !== undefined) this.#run(execution, fn(execution), args);
+      else {
+        (this.#placeOf(execution).run(() => this.#arguments(execution)) as Promise<unknown[]>).then(
+          (args) => this.#run(execution, fn(execution), args),
+        ).catch((error) => this.#failed(execution, error)).finally(() => this.drain());
+      }
     } catch (error) {
       this.#failed(execution, error);
     }
@@ -295,10 +394,9 @@ export class Executor {
   }
 
   /** Starts an execution for which something must be fetched first: its module, or objects that were spilled. */
-  async #startLater(execution: Execution): Promise<void> {
-    const { message } = execution;
+  async #startLater(execution: Execution, index: number): Promise<void> {
     try {
-      const fn = this.#functions.get(message.fn) ?? await this.#load(message.fn);
+      const fn = this.#functions.get(index) ?? await this.#load(index);
       // Waiting for arguments is the task's own waiting: it lends its CPUs.
       const args = this.#argumentsNow(execution) ??
         await this.#placeOf(execution).run(() => this.#arguments(execution));
@@ -338,10 +436,8 @@ export class Executor {
    *
    * @param fetched Outcomes that were not here at first.
    */
-  #argumentsNow(
-    { message, scope }: Execution,
-    fetched?: ReadonlyMap<ObjectId, Outcome>,
-  ): unknown[] | undefined {
+  #argumentsNow(execution: Execution, fetched?: ReadonlyMap<ObjectId, Outcome>): unknown[] | undefined {
+    const { message, scope } = execution;
     const resolved: unknown[] = [];
     for (const { object, outcome: sent } of message.dependencies) {
       const outcome = sent ?? fetched?.get(object) ?? this.#recentOutcome(object);
@@ -350,6 +446,7 @@ export class Executor {
       if (now === undefined) return undefined;
       resolved.push(now.value);
     }
+    if (execution.hosted !== undefined) execution.resolved = resolved;
     const { args } = message;
     if (args.kind === "inline") return this.#client.unpackArguments(args.bytes, resolved);
     if (args.kind === "error") throw errorFromRecord(this.#client.readError(args.bytes));
@@ -429,10 +526,16 @@ export class Executor {
   }
 
   #returned(execution: Execution, value: unknown): void {
-    const { message, settings } = execution;
+    const { message, settings, hosted } = execution;
+    if (hosted !== undefined && (hosted.replaying || hosted.silent)) return this.#done(execution, [], false);
     try {
       if (settings.returns === 1) {
-        const outcome = this.#client.outcomeNow(returnId(message.task, 0), value, "return value");
+        const id = hosted?.result ?? returnId(message.task, 0);
+        const outcome = this.#client.outcomeNow(
+          id,
+          value,
+          hosted?.result === undefined ? "return value" : "state",
+        );
         if (outcome instanceof Promise) {
           outcome.then(
             (stored) => this.#done(execution, [stored], false),
@@ -466,10 +569,12 @@ export class Executor {
   /** Runs a generator and sends its items, never more than a window ahead of the consumer. */
   async #stream(execution: Execution, fn: (...args: unknown[]) => unknown, args: unknown[]): Promise<void> {
     const { message, scope } = execution;
+    const replaying = execution.hosted?.replaying ?? false;
     let count = 0;
     try {
       for await (const item of fn(...args) as AsyncIterable<unknown>) {
         count++;
+        if (replaying) continue;
         const outcome = await this.#client.outcomeNow(returnId(message.task, count), item, `item ${count}`);
         this.#client.send({ type: "yielded", handle: message.handle, index: count, outcome });
         if (this.#clock.now() - this.#flushedAt > RESULT_DELAY_MS) this.#flush();
@@ -536,7 +641,7 @@ export class Executor {
   #done(execution: Execution, outcomes: readonly Outcome[], retry: boolean): void {
     const { message, scope } = execution;
     if (!this.#running.delete(message.handle)) return;
-    if (scope.waits === 0) this.#active--;
+    if (scope.waits === 0 && execution.hosted === undefined) this.#active--;
     if (execution.place !== undefined) {
       execution.place.execution = undefined;
       this.#places.push(execution.place);
@@ -545,6 +650,7 @@ export class Executor {
     if (outcomes.length === 1) this.#remember(returnId(message.task, 0), outcomes[0]!);
     const durationUs = (this.#clock.now() - execution.started) * 1000;
     this.#client.send({ type: "done", handle: message.handle, durationUs, retry, outcomes });
+    execution.hosted?.ended();
     // Whatever ended it, what waits behind it may start: also when its result had to wait for room in the store.
     if (!this.#draining) this.drain();
   }

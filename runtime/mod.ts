@@ -2,7 +2,8 @@
  * rayd: tasks and objects over all cores, for programs in TypeScript.
  *
  * Declare functions as {@link remote} at the top level of a module, call them with `.remote()`, and read what they
- * give with {@link get}. Values that several tasks need are stored once with {@link put}.
+ * give with {@link get}. Values that several tasks need are stored once with {@link put}. What keeps a state between calls
+ * is an {@link actor}.
  *
  * @example
  * ```ts
@@ -43,6 +44,23 @@ export {
   wait,
   type WaitOptions,
 } from "./api.ts";
+export {
+  actor,
+  type ActorClass,
+  type ActorDeath,
+  type ActorHandle,
+  type ActorMethod,
+  type ActorMethodReturning,
+  type AnyActorClass,
+  died,
+  getActor,
+  kill,
+  type KillOptions,
+  ready,
+  self,
+} from "./actor.ts";
+export { Handle } from "./handle.ts";
+export type { ActorOptions, CallOptions } from "../core/actor_options.ts";
 export { type Cluster, init, type InitOptions, isInitialized, shutdown } from "./init.ts";
 export { Ref, type RefArguments, type RefOr, type RemoteResult, type ValueOf } from "./ref.ts";
 export { RefStream } from "./stream.ts";
@@ -61,11 +79,17 @@ export type { Duration } from "../core/duration.ts";
 export type { Isolation, LogLevel } from "../node/config.ts";
 export { type ClassCodec, registerClass } from "../store/serialize.ts";
 export {
+  ActorDeadlockError,
+  ActorDiedError,
+  ActorNameTakenError,
+  ActorRestartingError,
+  ActorUnavailableError,
   DisconnectedError,
   type ErrorCode,
   GetTimeoutError,
   ObjectLostError,
   OutOfDiskError,
+  PendingCallsLimitError,
   ProtocolError,
   RaydError,
   SerializationError,

@@ -57,7 +57,7 @@ export function declare(declaration: Declared): void {
   const known = declared.get(key);
   if (known !== undefined && known.fn !== declaration.fn) {
     throw new UsageError(
-      `Cannot declare remote function "${declaration.name}" twice in ${declaration.module}: give each its own name`,
+      `Cannot declare "${declaration.name}" twice in ${declaration.module}: give each remote function and actor its own name`,
     );
   }
   declared.set(key, declaration);
@@ -101,7 +101,7 @@ export function callingModule(what: string): string {
   if (bundledModule !== undefined && !bundledModules.has(match?.[1] ?? "")) return bundledModule;
   if (match === null) {
     throw new UsageError(
-      `Cannot tell which module declares ${what}: say it with remote(fn, { module: import.meta.url })`,
+      `Cannot tell which module declares ${what}: say it with the option { module: import.meta.url }`,
     );
   }
   return match[1]!;

@@ -7,6 +7,7 @@
 
 import { assertEquals, assertInstanceOf, AssertionError, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import type { ActorSettings } from "../core/actor_options.ts";
 import { assert } from "../core/assert.ts";
 import { ProtocolError } from "../core/errors.ts";
 import { argumentsId, type ObjectId, putId, returnId, type TaskId, taskIdFromBytes } from "../core/ids.ts";
@@ -73,6 +74,26 @@ const settings: fc.Arbitrary<TaskSettings> = fc.record({
   stream: fc.boolean(),
 });
 
+const amounts = fc.dictionary(plain, fc.integer({ min: 1, max: 1_000_000 }), { noNullPrototype: true });
+const actorSettings: fc.Arbitrary<ActorSettings> = fc.record({
+  demand: amounts,
+  label: plain,
+  name: plain,
+  namespace: plain,
+  detached: fc.boolean(),
+  shared: fc.boolean(),
+  concurrency: fc.integer({ min: 1, max: 1000 }),
+  groups: amounts,
+  maxPending: fc.nat(),
+  restarts: fc.maxSafeNat(),
+  durable: fc.boolean(),
+  checkpointCalls: fc.nat(),
+  checkpointMs: fc.nat(),
+  linked: fc.boolean(),
+  idleMs: fc.nat(),
+  virtual: fc.boolean(),
+});
+
 /** An arbitrary for each kind: a new kind that is missing here is a type error. */
 type Kinds<M extends Message> = {
   readonly [T in M["type"]]: fc.Arbitrary<Omit<Extract<M, { type: T }>, "type">>;
@@ -100,6 +121,31 @@ const TO_NODE: Kinds<ToNode> = {
     dependencies: objects,
     args: outcome,
   }),
+  createActor: fc.record({
+    handle: u32,
+    task,
+    parent: task,
+    fn: u32,
+    settings: u32,
+    actor: u32,
+    dependencies: objects,
+    args: outcome,
+  }),
+  call: fc.record({
+    handle: u32,
+    task,
+    parent: task,
+    actor: task,
+    fn: u32,
+    settings: u32,
+    dependencies: objects,
+    args: outcome,
+  }),
+  killActor: fc.record({ actor: task, restart: fc.boolean() }),
+  findActor: fc.record({ request: u32, namespace: text, name: text }),
+  awaitDeath: fc.record({ request: u32, actor: task }),
+  waiting: fc.record({ handle: u32, objects }),
+  defineActor: fc.record({ index: u32, settings: actorSettings }),
   put: fc.record({ object, outcome }),
   expect: fc.record({ objects }),
   retain: fc.record({ objects }),
@@ -144,6 +190,35 @@ const FROM_NODE: Kinds<FromNode> = {
     dependencies: fc.array(dependency, { maxLength: 4 }),
     args: outcome,
   }),
+  constructActor: fc.record({
+    handle: u32,
+    instance: u32,
+    attempt: u32,
+    task,
+    job: task,
+    fn: u32,
+    settings: u32,
+    actor: u32,
+    restore: fc.boolean(),
+    gpus: fc.array(u16, { maxLength: 4 }),
+    dependencies: fc.array(dependency, { maxLength: 4 }),
+    args: outcome,
+  }),
+  executeCall: fc.record({
+    handle: u32,
+    instance: u32,
+    attempt: u32,
+    replaying: fc.boolean(),
+    task,
+    job: task,
+    fn: u32,
+    settings: u32,
+    dependencies: fc.array(dependency, { maxLength: 4 }),
+    args: outcome,
+  }),
+  checkpointActor: fc.record({ handle: u32, instance: u32, object }),
+  stopActor: fc.record({ handle: u32, instance: u32, hook: fc.boolean() }),
+  defineActor: fc.record({ index: u32, settings: actorSettings }),
   collect: fc.record({}),
   abort: fc.record({ handle: u32, reason: text }),
   consumed: fc.record({ task, count: u32 }),

@@ -8,6 +8,7 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { get, init, WorkerCrashedError } from "../runtime/mod.ts";
 import { temporaryFile, until } from "./fixtures/files.ts";
 import * as f from "./fixtures/functions.ts";
+import { killActors } from "./chaos/actor_kill.ts";
 
 const MB = 1024 * 1024;
 
@@ -100,4 +101,11 @@ Deno.test("hosts that compute end when their node is killed with -9", async () =
       return true;
     }
   }, 5_000);
+});
+
+onHosts("a durable actor whose host is killed with -9, 20 times, loses and repeats no call", async () => {
+  let state = 7;
+  const random = () => (state = Math.imul(state, 1664525) + 1013904223 >>> 0) / 2 ** 32;
+  const { kills, wrong } = await killActors(20, 4, random);
+  assertEquals([kills, wrong], [20, []]);
 });

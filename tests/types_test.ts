@@ -8,18 +8,24 @@
 // deno-lint-ignore-file require-await
 import { assert, assertEquals } from "@std/assert";
 import {
+  actor,
+  type ActorHandle,
   allocate,
   asCompleted,
   availableResources,
   cancel,
   type Cluster,
   context,
+  died,
   get,
+  getActor,
   init,
+  kill,
   map,
   type NodeInfo,
   nodes,
   put,
+  ready,
   type Ref,
   Ref as RefClass,
   type RefStream,
@@ -87,6 +93,77 @@ const untyped = remote(function untyped(value: unknown): unknown {
 const callback = remote(function callback(x: Ref<number>[]): number {
   return x.length;
 });
+
+class Plain {
+  protected hidden(): void {}
+  field = 1;
+  #secret = 1;
+  constructor(readonly start: number, readonly label?: string) {}
+  add(by = 1): number {
+    return this.#secret += by;
+  }
+  async later(model: Model): Promise<Model> {
+    return model;
+  }
+  *items(): Generator<string> {
+    yield "x";
+  }
+  pair(): [number, string] {
+    return [1, "x"];
+  }
+}
+const PlainActor = actor(Plain);
+const Inferred = actor(
+  class Inferred {
+    hello(): string {
+      return "hello";
+    }
+  },
+);
+
+/** Never called: what stands here is only compiled. */
+export async function compileActors(): Promise<void> {
+  const number = await put(1);
+  const plain = PlainActor.remote(1);
+  has<ActorHandle<Plain>>()(plain);
+  has<ActorHandle<Plain>>()(PlainActor.options({ cpus: 0.1, name: "x" }).remote(number, "label"));
+  has<ActorHandle<Plain>>()(await getActor(PlainActor, "x", { namespace: "n" }));
+  has<ActorHandle<Plain>>()(await PlainActor.options({ name: "x" }).getOrCreate(1));
+  has<ActorHandle<Plain>>()(PlainActor.get("key"));
+  has<Ref<number>>()(plain.add.remote());
+  has<Ref<number>>()(plain.add.remote(number));
+  has<Ref<Model>>()(plain.later.remote(await put<Model>({ weights: new Float32Array(1) })));
+  has<RefStream<string>>()(plain.items.remote());
+  has<[Ref<number>, Ref<string>]>()(plain.pair.options({ returns: 2 }).remote());
+  has<Ref<[number, string]>>()(plain.pair.options({ timeout: "5s", retries: 2 }).remote());
+  has<Ref<string>>()(Inferred.remote().hello.remote());
+  has<Promise<void>>()(ready(plain));
+  has<string>()((await died(plain)).reason);
+  has<void>()(kill(plain, { restart: true }));
+  has<ActorHandle<Plain>>()(await get(await put(plain)));
+  // @ts-expect-error a field is no method
+  plain.field;
+  // @ts-expect-error protected
+  plain.hidden;
+  // @ts-expect-error no such method
+  plain.sub;
+  // @ts-expect-error an argument of the wrong type
+  plain.add.remote("1");
+  // @ts-expect-error a constructor's argument is missing
+  PlainActor.remote();
+  // @ts-expect-error no such option
+  PlainActor.options({ cpu: 1 });
+  // @ts-expect-error calls have no resources
+  plain.add.options({ cpus: 1 });
+  // @ts-expect-error a handle has no then
+  plain.then;
+  // @ts-expect-error a handle of another class
+  has<ActorHandle<Plain>>()(Inferred.remote() as ActorHandle<Plain>);
+  // @ts-expect-error not a class
+  actor(function notOne() {});
+  // @ts-expect-error not a handle
+  kill(number);
+}
 
 /** Never called: what stands here is only compiled. */
 export async function compileOnly(signal: AbortSignal): Promise<void> {
@@ -259,5 +336,5 @@ Deno.test("Equal tells any, unknown, never and readonly apart", () => {
 
 Deno.test("a Ref has no then at run time either, and its class cannot be used to make one", () => {
   assert(!("then" in RefClass.prototype));
-  assertEquals(typeof compileOnly, "function");
+  assertEquals([typeof compileOnly, typeof compileActors], ["function", "function"]);
 });

@@ -10,6 +10,7 @@
 
 // @ts-types="../core/std_msgpack.d.ts"
 import { decode as msgpackDecode, encode as msgpackEncode } from "@std/msgpack";
+import { type ActorSettings, isActorSettings } from "../core/actor_options.ts";
 import { unreachable } from "../core/unreachable.ts";
 import { ProtocolError } from "../core/errors.ts";
 import {
@@ -44,6 +45,13 @@ const KIND = {
   unblocked: 16,
   log: 17,
   expect: 18,
+  createActor: 19,
+  call: 20,
+  killActor: 21,
+  findActor: 22,
+  awaitDeath: 23,
+  waiting: 24,
+  defineActor: 25,
   welcome: 32,
   refused: 33,
   result: 34,
@@ -54,6 +62,10 @@ const KIND = {
   execute: 39,
   abort: 40,
   collect: 41,
+  constructActor: 42,
+  executeCall: 43,
+  checkpointActor: 44,
+  stopActor: 45,
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = ["nodes", "cluster", "available", "stats"] as const satisfies readonly Topic[];
@@ -88,6 +100,26 @@ function fields(to: ByteWriter, m: Message): void {
       to.u32(m.settings);
       to.objectIds(m.dependencies);
       return outcome(to, m.args);
+    case "call":
+      to.u32(m.handle);
+      to.taskId(m.task);
+      to.taskId(m.parent);
+      to.taskId(m.actor);
+      to.u32(m.fn);
+      to.u32(m.settings);
+      to.objectIds(m.dependencies);
+      return outcome(to, m.args);
+    case "executeCall":
+      to.u32(m.handle);
+      to.u32(m.instance);
+      to.u32(m.attempt);
+      to.u8(m.replaying ? 1 : 0);
+      to.taskId(m.task);
+      to.taskId(m.job);
+      to.u32(m.fn);
+      to.u32(m.settings);
+      dependencies(to, m.dependencies);
+      return outcome(to, m.args);
     case "execute":
       to.u32(m.handle);
       to.u16(m.slot);
@@ -99,12 +131,7 @@ function fields(to: ByteWriter, m: Message): void {
       to.u32(m.settings);
       to.u32(m.gpus.length);
       for (const gpu of m.gpus) to.u16(gpu);
-      to.u32(m.dependencies.length);
-      for (const dependency of m.dependencies) {
-        to.objectId(dependency.object);
-        if (dependency.outcome === undefined) to.u8(NO_OUTCOME);
-        else outcome(to, dependency.outcome);
-      }
+      dependencies(to, m.dependencies);
       return outcome(to, m.args);
     case "done":
       to.u32(m.handle);
@@ -134,6 +161,50 @@ function fields(to: ByteWriter, m: Message): void {
     case "blocked":
     case "unblocked":
       return to.u32(m.handle);
+    case "waiting":
+      to.u32(m.handle);
+      return to.objectIds(m.objects);
+    case "createActor":
+      to.u32(m.handle);
+      to.taskId(m.task);
+      to.taskId(m.parent);
+      to.u32(m.fn);
+      to.u32(m.settings);
+      to.u32(m.actor);
+      to.objectIds(m.dependencies);
+      return outcome(to, m.args);
+    case "constructActor":
+      to.u32(m.handle);
+      to.u32(m.instance);
+      to.u32(m.attempt);
+      to.taskId(m.task);
+      to.taskId(m.job);
+      to.u32(m.fn);
+      to.u32(m.settings);
+      to.u32(m.actor);
+      to.u8(m.restore ? 1 : 0);
+      to.u32(m.gpus.length);
+      for (const gpu of m.gpus) to.u16(gpu);
+      dependencies(to, m.dependencies);
+      return outcome(to, m.args);
+    case "checkpointActor":
+      to.u32(m.handle);
+      to.u32(m.instance);
+      return to.objectId(m.object);
+    case "stopActor":
+      to.u32(m.handle);
+      to.u32(m.instance);
+      return to.u8(m.hook ? 1 : 0);
+    case "killActor":
+      to.taskId(m.actor);
+      return to.u8(m.restart ? 1 : 0);
+    case "findActor":
+      to.u32(m.request);
+      to.text(m.namespace);
+      return to.text(m.name);
+    case "awaitDeath":
+      to.u32(m.request);
+      return to.taskId(m.actor);
     case "consumed":
       to.taskId(m.task);
       return to.u32(m.count);
@@ -157,6 +228,7 @@ function fields(to: ByteWriter, m: Message): void {
       to.text(m.address.module);
       return to.text(m.address.name);
     case "defineSettings":
+    case "defineActor":
       to.u32(m.index);
       return to.blob(msgpackEncode(m.settings));
     case "hello":
@@ -191,6 +263,16 @@ function fields(to: ByteWriter, m: Message): void {
       return to.text(m.reason);
     default:
       unreachable(m);
+  }
+}
+
+function dependencies(to: ByteWriter, list: readonly Dependency[]): void {
+  to.u32(list.length);
+  for (let i = 0; i < list.length; i++) {
+    const dependency = list[i]!;
+    to.objectId(dependency.object);
+    if (dependency.outcome === undefined) to.u8(NO_OUTCOME);
+    else outcome(to, dependency.outcome);
   }
 }
 
@@ -240,6 +322,18 @@ function toNode(from: ByteReader): ToNode {
         dependencies: from.objectIds(),
         args: readOutcome(from),
       };
+    case KIND.call:
+      return {
+        type: "call",
+        handle: from.u32(),
+        task: from.taskId(),
+        parent: from.taskId(),
+        actor: from.taskId(),
+        fn: from.u32(),
+        settings: from.u32(),
+        dependencies: from.objectIds(),
+        args: readOutcome(from),
+      };
     case KIND.done: {
       const handle = from.u32();
       const durationUs = from.f64();
@@ -262,6 +356,28 @@ function toNode(from: ByteReader): ToNode {
       return { type: "blocked", handle: from.u32() };
     case KIND.unblocked:
       return { type: "unblocked", handle: from.u32() };
+    case KIND.waiting:
+      return { type: "waiting", handle: from.u32(), objects: from.objectIds() };
+    case KIND.createActor:
+      return {
+        type: "createActor",
+        handle: from.u32(),
+        task: from.taskId(),
+        parent: from.taskId(),
+        fn: from.u32(),
+        settings: from.u32(),
+        actor: from.u32(),
+        dependencies: from.objectIds(),
+        args: readOutcome(from),
+      };
+    case KIND.killActor:
+      return { type: "killActor", actor: from.taskId(), restart: from.u8() !== 0 };
+    case KIND.findActor:
+      return { type: "findActor", request: from.u32(), namespace: from.text(), name: from.text() };
+    case KIND.awaitDeath:
+      return { type: "awaitDeath", request: from.u32(), actor: from.taskId() };
+    case KIND.defineActor:
+      return { type: "defineActor", index: from.u32(), settings: readActorSettings(from.blob()) };
     case KIND.consumed:
       return { type: "consumed", task: from.taskId(), count: from.u32() };
     case KIND.cancel: {
@@ -328,6 +444,47 @@ function fromNode(from: ByteReader): FromNode {
         dependencies: from.list(() => readDependency(from)),
         args: readOutcome(from),
       };
+    case KIND.executeCall:
+      return {
+        type: "executeCall",
+        handle: from.u32(),
+        instance: from.u32(),
+        attempt: from.u32(),
+        replaying: from.u8() !== 0,
+        task: from.taskId(),
+        job: from.taskId(),
+        fn: from.u32(),
+        settings: from.u32(),
+        dependencies: from.list(() => readDependency(from)),
+        args: readOutcome(from),
+      };
+    case KIND.constructActor:
+      return {
+        type: "constructActor",
+        handle: from.u32(),
+        instance: from.u32(),
+        attempt: from.u32(),
+        task: from.taskId(),
+        job: from.taskId(),
+        fn: from.u32(),
+        settings: from.u32(),
+        actor: from.u32(),
+        restore: from.u8() !== 0,
+        gpus: from.list(() => from.u16()),
+        dependencies: from.list(() => readDependency(from)),
+        args: readOutcome(from),
+      };
+    case KIND.checkpointActor:
+      return {
+        type: "checkpointActor",
+        handle: from.u32(),
+        instance: from.u32(),
+        object: from.objectId(),
+      };
+    case KIND.stopActor:
+      return { type: "stopActor", handle: from.u32(), instance: from.u32(), hook: from.u8() !== 0 };
+    case KIND.defineActor:
+      return { type: "defineActor", index: from.u32(), settings: readActorSettings(from.blob()) };
     case KIND.object:
       return { type: "object", object: from.objectId(), outcome: readOutcome(from) };
     case KIND.consumed:
@@ -401,12 +558,27 @@ function readSettings(bytes: Uint8Array): TaskSettings {
   return value;
 }
 
+/** Reads and checks an actor's settings, which a peer may have made up. */
+function readActorSettings(bytes: Uint8Array): ActorSettings {
+  let value: unknown;
+  try {
+    value = msgpackDecode(bytes);
+  } catch (error) {
+    throw new ProtocolError(`Cannot read an actor's settings: ${(error as Error).message}`);
+  }
+  if (!isActorSettings(value)) {
+    throw new ProtocolError("Cannot read an actor's settings: a field is missing or wrong");
+  }
+  return value;
+}
+
 function isSettings(value: unknown): value is TaskSettings {
   if (typeof value !== "object" || value === null) return false;
   const v = value as Record<string, unknown>;
   const whole = (x: unknown) => typeof x === "number" && Number.isInteger(x);
   return typeof v.name === "string" && whole(v.returns) && whole(v.retries) && whole(v.priority) &&
     typeof v.timeoutMs === "number" && v.timeoutMs >= 0 && typeof v.stream === "boolean" &&
+    (v.group === undefined || typeof v.group === "string") &&
     (typeof v.retryOn === "boolean" ||
       Array.isArray(v.retryOn) && v.retryOn.every((name) => typeof name === "string")) &&
     typeof v.demand === "object" && v.demand !== null && !Array.isArray(v.demand) &&

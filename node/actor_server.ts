@@ -1,0 +1,894 @@
+/**
+ * The node's actors: performs what the actor table decides, and takes what clients and isolates say of actors.
+ *
+ * An actor is an object of the directory (what its handles refer to), made by a task, its creation, whose outcome is
+ * that the actor is there. A call is a task as well: its results, streams, timeout and dependencies are the server's
+ * business, and only where it runs, and when, is decided here.
+ *
+ * @module
+ */
+
+import type { ActorSettings } from "../core/actor_options.ts";
+import { creationSettings } from "../core/actor_options.ts";
+import { assert } from "../core/assert.ts";
+import type { Clock } from "../core/clock.ts";
+import {
+  ActorDeadlockError,
+  ActorDiedError,
+  ActorNameTakenError,
+  ActorRestartingError,
+  ActorUnavailableError,
+  type ErrorRecord,
+  errorToRecord,
+  PendingCallsLimitError,
+  ProtocolError,
+  RaydError,
+  UnschedulableError,
+  UsageError,
+} from "../core/errors.ts";
+import { checkpointId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
+import {
+  ACTOR_FRUITLESS_STARTS_MAX,
+  ACTOR_LOG_BYTES_MAX,
+  ACTOR_OUTPUT_LINES,
+  STOP_GRACE_MS,
+} from "../core/limits.ts";
+import {
+  ACTOR_EXECUTIONS,
+  type Dependency,
+  type FromNode,
+  type Outcome,
+  type ToNode,
+} from "../core/messages.ts";
+import { CPU, showDemand, type TaskSettings } from "../core/options.ts";
+import { unreachable } from "../core/unreachable.ts";
+import type { ResourcePool, Shape } from "../scheduler/resources.ts";
+import type { ObjectStore } from "../store/object_store.ts";
+import { pack, unpack } from "../store/serialize.ts";
+import { CallRecord, NodeActor } from "./actor_records.ts";
+import { type ActorEffect, type ActorEvent, ActorTable } from "./actors.ts";
+import { AnswerBook } from "./answers.ts";
+import { circleOf } from "./deadlock.ts";
+import type { ObjectDirectory } from "./directory.ts";
+import type { Client, Isolate, Residents } from "./peers.ts";
+import type { FunctionEntry, SettingsEntry, TaskRecord } from "./tasks.ts";
+
+/** What the actors need of their node. */
+export interface ActorServices {
+  readonly clock: Clock;
+  readonly pool: ResourcePool;
+  readonly directory: ObjectDirectory;
+  readonly store: ObjectStore;
+  readonly tasks: Map<TaskId, TaskRecord>;
+  readonly clients: Map<number, Client>;
+  now(): number;
+  flush(): void;
+  log(level: "info" | "warn" | "error", message: string): void;
+  send(client: Client, message: FromNode): void;
+  shape(demand: Readonly<Record<string, number>>): Shape;
+  settings(settings: TaskSettings): SettingsEntry;
+  /** Takes a task in: its arguments are held. Returns what is missing of them; `undefined` if it has failed. */
+  admit(task: TaskRecord): readonly ObjectId[] | undefined;
+  /** Has the task told when its arguments exist. */
+  awaitArguments(task: TaskRecord, missing: readonly ObjectId[]): void;
+  adopt(client: Client, message: { readonly task: TaskId; readonly handle: number }): boolean;
+  /** Starts the clock of the task's timeout. */
+  limitTime(task: TaskRecord): void;
+  /** Tells an isolate of the function and the settings that a task has. */
+  define(isolate: Isolate, task: TaskRecord): void;
+  argumentsOf(task: TaskRecord): Dependency[];
+  finish(task: TaskRecord, outcomes: readonly Outcome[]): void;
+  fail(task: TaskRecord, error: RaydError): void;
+  failWith(task: TaskRecord, outcome: Outcome): void;
+  /** Lets go of a task's arguments. */
+  unuse(task: TaskRecord): void;
+  drop(id: ObjectId, outcome: Outcome): void;
+  startIsolate(residents: Residents): Isolate;
+  endIsolate(isolate: Isolate): void;
+  /** Resources were given back: tasks may start. */
+  dispatch(): void;
+}
+
+/** All actors of one node. */
+export class ActorServer {
+  readonly #node: ActorServices;
+  readonly #table = new ActorTable<NodeActor, CallRecord>();
+  readonly #actors = new Map<TaskId, NodeActor>();
+  readonly #names = new Map<string, NodeActor>();
+  /** Actors that the passing of time means something to. */
+  readonly #timed = new Set<NodeActor>();
+  /** Actors that wait for resources, in order. */
+  #unplaced: NodeActor[] = [];
+  readonly #shared: Isolate[] = [];
+  /** Answers that callers who are run again must get once more. */
+  readonly #answers: AnswerBook;
+  readonly #effects: ActorEffect<NodeActor, CallRecord>[] = [];
+  #nextEffect = 0;
+  #working = false;
+  #nextExecution = 0;
+  #nextInstance = 0;
+  #definitions = 0;
+  readonly #settingsIndex = new Map<ActorSettings, number>();
+  /** CPU units that actors hold for as long as they live. */
+  #heldCpu = 0;
+
+  /** @param node What the actors need of their node. */
+  constructor(node: ActorServices) {
+    this.#node = node;
+    this.#answers = new AnswerBook(node.tasks, node.directory);
+  }
+
+  /** How many actors there are that are not dead. */
+  get alive(): number {
+    let count = 0;
+    for (const actor of this.#actors.values()) if (actor.state !== "dead") count++;
+    return count;
+  }
+
+  /** The book of answers, which must hear of tasks that end. */
+  get answers(): AnswerBook {
+    return this.#answers;
+  }
+
+  // --- What clients ask ---------------------------------------------------------------------------------------
+
+  /** Creates an actor, or finds the one that the same creation has made before. */
+  create(
+    client: Client,
+    message: Extract<ToNode, { type: "createActor" }>,
+    fn: FunctionEntry,
+    settings: ActorSettings,
+  ): void {
+    const { task: id, parent: creator } = message;
+    const known = this.#actors.get(id);
+    const gone = known === undefined || known.state === "stopping" && !known.drowsy ||
+      known.state === "dead" && this.#node.directory.get(id as string as ObjectId) === undefined;
+    if (!gone) return this.#found(client, message.handle, known);
+    const parent = client.role === "driver" ? undefined : this.#node.tasks.get(creator);
+    if (client.role !== "driver") this.#answers.touch(creator);
+    const actor = new NodeActor(id, parent?.job ?? client.job, settings, this.#node.shape(settings.demand));
+    const entry = this.#node.settings(creationSettings(settings.label));
+    const creation = new CallRecord(message, actor.job, fn, entry, client.id, actor);
+    actor.creation = creation;
+    creation.argumentsKept = true;
+    creation.answers = [];
+    this.#actors.set(id, actor);
+    creation.results = [this.#node.directory.add(id as string as ObjectId, client.id)];
+    if (settings.virtual || settings.detached) this.#node.directory.use(id as string as ObjectId);
+    if (settings.virtual || settings.checkpointMs > 0) this.#timed.add(actor);
+    const missing = this.#node.admit(creation);
+    if (missing === undefined) return this.#kill(actor, "its constructor's arguments failed");
+    const refused = this.#refusal(actor, parent);
+    if (refused !== undefined) {
+      actor.failure = refused;
+      return this.#kill(actor, refused.message);
+    }
+    if (settings.name !== "") this.#names.set(nameKey(settings.namespace, settings.name), actor);
+    if (settings.virtual) this.#node.finish(creation, [NOTHING]);
+    if (missing.length > 0) this.#node.awaitArguments(creation, missing);
+    else this.#step({ type: "created", actor, now: this.#node.now() });
+  }
+
+  /** Why an actor cannot be. */
+  #refusal(actor: NodeActor, parent: TaskRecord | undefined): RaydError | undefined {
+    const { settings } = actor;
+    if (!this.#node.pool.couldEverFit(actor.shape)) {
+      return new UnschedulableError(
+        `Actor ${settings.label} can never run here: it asks for ${
+          showDemand(settings.demand)
+        }, and there is ` +
+          `${
+            showDemand(this.#node.pool.total())
+          } in all. Ask for less, or start with more (--cpus, --gpus, ` +
+          `--resources)`,
+      );
+    }
+    if (settings.name !== "" && this.#names.has(nameKey(settings.namespace, settings.name))) {
+      return new ActorNameTakenError(
+        `Cannot create actor ${settings.label}: the name "${settings.name}" is taken in namespace ` +
+          `"${settings.namespace}". Find the actor that has it with getActor, or use getOrCreate`,
+      );
+    }
+    if (!settings.linked) return undefined;
+    if (!(parent instanceof CallRecord)) {
+      return new UsageError(
+        `Cannot link actor ${settings.label}: only an actor's own methods can create an actor linked to it`,
+      );
+    }
+    if (parent.actor.state === "dead") {
+      return new UsageError(`Cannot link actor ${settings.label}: its parent is dead`);
+    }
+    actor.linked.add(parent.actor);
+    parent.actor.linked.add(actor);
+    return undefined;
+  }
+
+  #found(client: Client, handle: number, actor: NodeActor): void {
+    const { directory } = this.#node;
+    const id = actor.id as string as ObjectId;
+    const { creation } = actor;
+    if (!creation.finished) {
+      this.#node.adopt(client, { task: actor.id, handle });
+      return;
+    }
+    const outcome = creation.answers![0]!;
+    if (directory.get(id) !== undefined) directory.retain(client.id, [id]);
+    else {
+      const record = directory.add(id, client.id);
+      directory.seal(record, outcome);
+      directory.sealed(record);
+      actor.released = false;
+    }
+    this.#node.send(client, { type: "result", handle, index: 0, kept: true, outcome });
+  }
+
+  /** Takes a call. */
+  call(
+    client: Client,
+    message: Extract<ToNode, { type: "call" }>,
+    fn: FunctionEntry,
+    entry: SettingsEntry,
+  ): void {
+    const driver = client.role === "driver";
+    if (!driver) {
+      if (
+        this.#answers.resend(message.task, (index, kept, outcome) => {
+          if (kept) this.#node.directory.retain(client.id, [returnId(message.task, index)]);
+          this.#node.send(client, { type: "result", handle: message.handle, index, kept, outcome });
+        })
+      ) return;
+      if (this.#node.adopt(client, message)) return;
+    }
+    const parent = driver ? undefined : this.#node.tasks.get(message.parent);
+    const known = this.#actors.get(message.actor);
+    const actor = known ?? unknownActor(message.actor, this.#node.shape({}));
+    const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);
+    if (!driver) this.#answers.expect(call);
+    const missing = this.#node.admit(call);
+    if (missing === undefined) return;
+    if (known === undefined) {
+      return this.#node.fail(
+        call,
+        new ActorUnavailableError(
+          `Cannot call ${entry.settings.name}: there is no actor ${
+            hex(message.actor)
+          } on this node. It is gone ` +
+            `since no handle to it was left, or it never was here`,
+        ),
+      );
+    }
+    call.argumentsKept = actor.settings.durable;
+    this.#node.limitTime(call);
+    this.#step({ type: "call", actor, call, ready: missing.length === 0 });
+    if (missing.length > 0 && !call.finished) this.#node.awaitArguments(call, missing);
+  }
+
+  /** Ends an actor, or has it begin anew. */
+  kill(id: TaskId, restart: boolean): void {
+    const actor = this.#actors.get(id);
+    if (actor === undefined || actor.state === "dead") return;
+    if (!restart) return this.#kill(actor, "it was killed with kill()");
+    this.#step({ type: "isolateGone", actor, reason: "it was restarted with kill()", blame: false });
+  }
+
+  /** Answers who has a name; the asker then holds the actor. */
+  find(client: Client, { request, namespace, name }: Extract<ToNode, { type: "findActor" }>): void {
+    const actor = this.#names.get(nameKey(namespace, name));
+    let body: unknown = null;
+    if (actor !== undefined) {
+      const { module, name: className } = actor.creation.fn.address;
+      this.#node.directory.retain(client.id, [actor.id as string as ObjectId]);
+      body = { id: hex(actor.id), module, name: className };
+    }
+    this.#answer(client, request, body);
+  }
+
+  /** Answers when an actor is dead. */
+  awaitDeath(client: Client, request: number, id: TaskId): void {
+    const actor = this.#actors.get(id);
+    if (actor === undefined) this.#answer(client, request, "no handle to it was left");
+    else if (actor.state === "dead") this.#answer(client, request, actor.reason);
+    else actor.watchers.push({ client: client.id, request });
+  }
+
+  #answer(client: Client, request: number, body: unknown): void {
+    this.#node.send(client, { type: "answer", request, body: pack(body).toBytes().slice() });
+  }
+
+  /** Nothing refers to an object any more, which may be an actor. */
+  freed(id: ObjectId): void {
+    const actor = this.#actors.get(id as string as TaskId);
+    if (actor === undefined) return;
+    if (actor.state === "dead") {
+      this.#actors.delete(actor.id);
+    } else {
+      this.#answers.forgetActor(actor);
+      this.#step({ type: "released", actor });
+    }
+  }
+
+  /** A program has ended: so do its actors. */
+  jobEnded(job: TaskId): void {
+    for (const actor of [...this.#actors.values()]) {
+      if (actor.job === job && !actor.settings.detached) {
+        this.#kill(actor, "the program that created it ended");
+      }
+    }
+  }
+
+  /** Time has passed. */
+  tick(now: number): void {
+    for (const actor of this.#timed) this.#step({ type: "tick", actor, now });
+    this.place();
+  }
+
+  // --- What tasks of actors go through ------------------------------------------------------------------------
+
+  /** The arguments of a call, or of a constructor, exist; or one of them has failed. */
+  argumentsArrived(call: CallRecord, failure: Outcome | undefined): void {
+    const { actor } = call;
+    if (call === actor.creation) {
+      if (failure === undefined) return this.#step({ type: "created", actor, now: this.#node.now() });
+      this.#node.failWith(call, failure);
+      return this.#kill(actor, "its constructor's arguments failed");
+    }
+    if (failure === undefined) return this.#step({ type: "ready", actor, call });
+    this.#node.failWith(call, failure);
+    this.#step({ type: "removed", actor, call });
+  }
+
+  /** A call is cancelled or out of time: its caller has been told. */
+  stopped(call: CallRecord, reason: string, force: boolean): void {
+    const { actor } = call;
+    if (call === actor.creation) return this.#kill(actor, reason);
+    this.#step({ type: "removed", actor, call });
+    if (!force || call.phase !== "sent") return;
+    const { isolate, instance } = actor;
+    this.#node.clock.after(STOP_GRACE_MS, () => {
+      if (call.phase !== "sent" || actor.instance !== instance || isolate === undefined) return;
+      // What only waits behind another call does not keep the isolate.
+      if (sequential(actor) && currentCall(actor) !== call) return;
+      this.#node.endIsolate(isolate);
+      this.isolateGone(isolate, `a call of ${call.entry.settings.name} did not stop when it had to`, false);
+      this.#node.flush();
+    });
+  }
+
+  // --- What isolates say --------------------------------------------------------------------------------------
+
+  /** The call that an execution of an isolate is. */
+  execution(client: Client, handle: number): CallRecord | undefined {
+    return client.isolate?.residents?.calls.get(handle);
+  }
+
+  /** An isolate is done with a call, or with something else that it was told to do. */
+  done(client: Client, message: Extract<ToNode, { type: "done" }>): void {
+    const residents = client.isolate?.residents;
+    if (residents === undefined) throw new ProtocolError(`No execution ${message.handle} to end`);
+    const call = residents.calls.get(message.handle);
+    const now = this.#node.now();
+    if (call !== undefined) {
+      residents.calls.delete(message.handle);
+      call.waitsFor = undefined;
+      this.#lend(call.actor, false);
+      if (call.finished) {
+        message.outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
+      } else {
+        if (message.retry || message.outcomes.length < call.entry.settings.returns) {
+          throw new ProtocolError("A call ended with too few outcomes");
+        }
+        this.#node.finish(call, message.outcomes);
+      }
+      return this.#step({ type: "done", actor: call.actor, call, ran: !message.retry, now });
+    }
+    const work = residents.works.get(message.handle);
+    if (work === undefined) return; // of an instance that is gone
+    residents.works.delete(message.handle);
+    const { actor } = work;
+    const outcome = message.outcomes[0] ?? NOTHING;
+    switch (work.kind) {
+      case "construct":
+        return this.#constructed(actor, outcome);
+      case "checkpoint":
+        return this.#saved(actor, outcome);
+      case "stop":
+        return this.#step({ type: "stopped", actor });
+      default:
+        unreachable(work.kind);
+    }
+  }
+
+  #constructed(actor: NodeActor, outcome: Outcome): void {
+    const { creation } = actor;
+    if (outcome.kind === "error") {
+      const record = readRecord(outcome.bytes);
+      actor.failure = record;
+      if (!creation.finished) this.#node.failWith(creation, outcome);
+      return this.#kill(actor, `its constructor failed: ${record.message}`);
+    }
+    if (!creation.finished) this.#node.finish(creation, [NOTHING]);
+    this.#step({ type: "constructed", actor, now: this.#node.now() });
+  }
+
+  #saved(actor: NodeActor, outcome: Outcome): void {
+    const { directory, log } = this.#node;
+    const id = actor.saving.shift();
+    if (id === undefined) return;
+    const now = this.#node.now();
+    if (outcome.kind === "error") {
+      if (!actor.unsavable) {
+        actor.unsavable = true;
+        log(
+          "warn",
+          `Actor ${actor.settings.label} cannot be saved: ${
+            readRecord(outcome.bytes).message
+          }. Its calls are kept ` +
+            `to be replayed, up to ${ACTOR_LOG_BYTES_MAX} bytes; give the class saveState() and loadState(state), or ` +
+            `make it durable: false`,
+        );
+      }
+      return this.#step({ type: "checkpointed", actor, saved: false, now });
+    }
+    const record = directory.add(id, 0); // held as if it were yet to be made, for as long as it is the newest
+    directory.disown(record);
+    directory.seal(record, outcome);
+    const older = actor.checkpoint;
+    actor.checkpoint = id;
+    if (older !== undefined) directory.unuse(older);
+    this.#step({ type: "checkpointed", actor, saved: true, now });
+  }
+
+  /** A call waits: for all of `objects`, as far as it says. Its CPUs are lent. */
+  waiting(task: TaskRecord, objects: readonly ObjectId[]): void {
+    if (task instanceof CallRecord) {
+      task.waitsFor = objects;
+      this.#lend(task.actor, true);
+    } else this.#answers.waits.set(task, objects);
+    const circle = circleOf(task, objects, this.#node.tasks, this.#answers.waits);
+    if (circle === undefined) return;
+    const { call, names } = circle;
+    this.#node.fail(
+      call,
+      new ActorDeadlockError(
+        `Call ${call.entry.settings.name} would wait for itself, for ever: ${
+          names.join(" waits for ")
+        }. Do not wait ` +
+          `for this call inside of the actor, or give the actor a concurrency above 1`,
+      ),
+    );
+    this.#step({ type: "removed", actor: call.actor, call });
+  }
+
+  /** A call or task goes on. */
+  resumed(task: TaskRecord): void {
+    if (!(task instanceof CallRecord)) {
+      this.#answers.waits.delete(task);
+      return;
+    }
+    task.waitsFor = undefined;
+    this.#lend(task.actor, false);
+  }
+
+  #lend(actor: NodeActor, lend: boolean): void {
+    if (actor.lent === lend || !actor.acquired || actor.shape.cpu === 0) return;
+    actor.lent = lend;
+    if (lend) {
+      this.#node.pool.giveCpu(actor.shape);
+      this.#node.dispatch();
+    } else this.#node.pool.takeCpu(actor.shape);
+  }
+
+  /** A line that an actor printed. */
+  printed(client: Client, call: CallRecord | undefined, text: string): NodeActor | undefined {
+    const residents = client.isolate?.residents;
+    const actor = call?.actor ??
+      (residents !== undefined && !residents.shared ? residents.actors.values().next().value : undefined);
+    if (actor === undefined) return undefined;
+    actor.output.push(...text.split("\n").slice(-ACTOR_OUTPUT_LINES));
+    if (actor.output.length > ACTOR_OUTPUT_LINES) {
+      actor.output.splice(0, actor.output.length - ACTOR_OUTPUT_LINES);
+    }
+    return actor;
+  }
+
+  /** An isolate for actors is up. */
+  isolateReady(isolate: Isolate): void {
+    for (const actor of isolate.residents!.actors) {
+      this.#step({ type: "placed", actor, now: this.#node.now() });
+    }
+  }
+
+  /** An isolate for actors is gone. @param blame Whether that may be the doing of what it ran. */
+  isolateGone(isolate: Isolate, reason: string, blame: boolean): void {
+    const residents = isolate.residents!;
+    const at = this.#shared.indexOf(isolate);
+    if (at >= 0) this.#shared.splice(at, 1);
+    const actors = [...residents.actors];
+    residents.actors.clear();
+    residents.calls.clear();
+    residents.works.clear();
+    for (const actor of actors) {
+      actor.isolate = undefined;
+      this.#dropCheckpoints(actor);
+      if (actor.state === "pending") {
+        // The isolate did not even start.
+        this.#vacate(actor);
+        if (++actor.fruitless >= ACTOR_FRUITLESS_STARTS_MAX) {
+          this.#kill(actor, `its isolate did not start: ${reason}`);
+        } else this.#unplaced.push(actor);
+      } else this.#step({ type: "isolateGone", actor, reason, blame });
+    }
+    this.place();
+  }
+
+  // --- Effects ------------------------------------------------------------------------------------------------
+
+  #step(event: ActorEvent<NodeActor, CallRecord>): void {
+    this.#table.step(event, this.#effects);
+    if (this.#working) return;
+    this.#working = true;
+    try {
+      for (;;) {
+        const effect = this.#effects[this.#nextEffect++];
+        if (effect === undefined) break;
+        this.#perform(effect);
+      }
+    } finally {
+      this.#effects.length = this.#nextEffect = 0;
+      this.#working = false;
+    }
+  }
+
+  #kill(actor: NodeActor, reason: string): void {
+    this.#step({ type: "kill", actor, reason });
+  }
+
+  #perform(effect: ActorEffect<NodeActor, CallRecord>): void {
+    const { actor } = effect;
+    switch (effect.type) {
+      case "send":
+        return this.#sendCall(actor, effect.call, effect.replaying);
+      case "abort": {
+        const client = actor.isolate?.client;
+        if (client === undefined) return;
+        return this.#node.send(client, {
+          type: "abort",
+          handle: effect.call.execution,
+          reason: `${effect.call.entry.settings.name} is no longer wanted`,
+        });
+      }
+      case "fail":
+        return this.#failCall(actor, effect.call, effect.why);
+      case "forget": {
+        const { call } = effect;
+        if (call.argumentsKept) {
+          call.argumentsKept = false;
+          this.#node.unuse(call);
+        }
+        return this.#answers.scopeEnded(call);
+      }
+      case "place":
+        this.#unplaced.push(actor);
+        return this.place();
+      case "construct":
+        return this.#construct(actor);
+      case "checkpoint": {
+        const id = checkpointId(actor.id, actor.checkpoints++);
+        actor.saving.push(id);
+        return this.#tell(actor, "checkpoint", (handle) => ({
+          type: "checkpointActor",
+          handle,
+          instance: actor.instance,
+          object: id,
+        }));
+      }
+      case "stop":
+        return this.#tell(actor, "stop", (handle) => ({
+          type: "stopActor",
+          handle,
+          instance: actor.instance,
+          hook: effect.hook,
+        }));
+      case "vacate":
+        return this.#vacate(actor);
+      case "dead":
+        return this.#dead(actor);
+      default:
+        unreachable(effect);
+    }
+  }
+
+  #sendCall(actor: NodeActor, call: CallRecord, replaying: boolean): void {
+    const { isolate } = actor;
+    if (isolate?.client === undefined || call.phase !== "sent") return;
+    this.#node.define(isolate, call);
+    const handle = this.#execution();
+    isolate.residents!.calls.set(handle, call);
+    isolate.client.job = call.job;
+    call.execution = handle;
+    this.#node.send(isolate.client, {
+      type: "executeCall",
+      handle,
+      instance: actor.instance,
+      attempt: ++call.sends,
+      replaying,
+      task: call.id,
+      job: call.job,
+      fn: call.fn.index,
+      settings: call.entry.index,
+      dependencies: call.dependencies.length === 0 ? NO_DEPENDENCIES : this.#node.argumentsOf(call),
+      args: call.args,
+    });
+  }
+
+  #execution(): number {
+    return ACTOR_EXECUTIONS + (this.#nextExecution = (this.#nextExecution + 1) % EXECUTIONS_MAX);
+  }
+
+  /** Has an isolate do something to an actor other than a call. */
+  #tell(
+    actor: NodeActor,
+    kind: "construct" | "checkpoint" | "stop",
+    message: (handle: number) => FromNode,
+  ): void {
+    const { isolate } = actor;
+    if (isolate?.client === undefined) return;
+    const handle = this.#execution();
+    isolate.residents!.works.set(handle, { actor, kind });
+    this.#node.send(isolate.client, message(handle));
+  }
+
+  #construct(actor: NodeActor): void {
+    const { isolate, creation, settings } = actor;
+    if (isolate?.client === undefined) return;
+    this.#node.define(isolate, creation);
+    let index = this.#settingsIndex.get(settings);
+    if (index === undefined) this.#settingsIndex.set(settings, index = this.#definitions++);
+    if (!isolate.residents!.knownActors.has(settings)) {
+      isolate.residents!.knownActors.add(settings);
+      this.#node.send(isolate.client, { type: "defineActor", index, settings });
+    }
+    actor.instance = this.#nextInstance = (this.#nextInstance + 1) % EXECUTIONS_MAX;
+    isolate.client.job = actor.job;
+    const dependencies = this.#node.argumentsOf(creation);
+    if (actor.checkpoint !== undefined) {
+      const record = this.#node.directory.get(actor.checkpoint);
+      assert(record?.outcome !== undefined, "an actor's checkpoint is gone");
+      dependencies.push({ object: actor.checkpoint, outcome: record.outcome });
+    }
+    this.#tell(actor, "construct", (handle) => ({
+      type: "constructActor",
+      handle,
+      instance: actor.instance,
+      attempt: ++actor.attempts,
+      task: actor.id,
+      job: actor.job,
+      fn: creation.fn.index,
+      settings: creation.entry.index,
+      actor: index,
+      restore: actor.checkpoint !== undefined,
+      gpus: actor.gpus,
+      dependencies,
+      args: creation.args,
+    }));
+  }
+
+  /** Gives resources and isolates to actors that wait for them. */
+  place(): void {
+    if (this.#unplaced.length === 0) return;
+    const waiting = this.#unplaced;
+    this.#unplaced = [];
+    for (const actor of waiting) {
+      if (actor.state !== "pending" || actor.isolate !== undefined) continue;
+      if (!this.#acquire(actor)) {
+        this.#unplaced.push(actor);
+        continue;
+      }
+      const isolate = this.#isolateFor(actor);
+      actor.isolate = isolate;
+      isolate.residents!.actors.add(actor);
+      if (isolate.client !== undefined) this.#step({ type: "placed", actor, now: this.#node.now() });
+    }
+  }
+
+  /**
+   * CPUs are taken at once, also beyond what is free just now, as tasks make room soon and actors would otherwise wait
+   * behind them for ever; but actors together never hold more than there is.
+   */
+  #acquire(actor: NodeActor): boolean {
+    const { pool } = this.#node;
+    const { shape } = actor;
+    if (shape.cpu > 0 && this.#heldCpu + shape.cpu > (pool.total()[CPU] ?? 0)) return false;
+    if (shape.rest.length > 0) {
+      if (!pool.fits(shape)) return false;
+      actor.gpus = pool.acquire(shape);
+    } else pool.takeCpu(shape);
+    this.#heldCpu += shape.cpu;
+    actor.acquired = true;
+    return true;
+  }
+
+  #isolateFor(actor: NodeActor): Isolate {
+    const { shared } = actor.settings;
+    let best: Isolate | undefined;
+    if (shared) {
+      for (const isolate of this.#shared) {
+        if (best === undefined || isolate.residents!.actors.size < best.residents!.actors.size) {
+          best = isolate;
+        }
+      }
+      const enough =
+        this.#shared.length >= Math.max(1, Math.floor((this.#node.pool.total()[CPU] ?? 0) / 10_000));
+      if (best !== undefined && (enough || best.residents!.actors.size === 0)) return best;
+    }
+    const isolate = this.#node.startIsolate({
+      shared,
+      actors: new Set(),
+      calls: new Map(),
+      works: new Map(),
+      knownActors: new Set(),
+    });
+    if (shared) this.#shared.push(isolate);
+    return isolate;
+  }
+
+  #vacate(actor: NodeActor): void {
+    if (actor.acquired) {
+      actor.acquired = false;
+      this.#heldCpu -= actor.shape.cpu;
+      this.#node.pool.release(actor.shape, actor.gpus, actor.lent);
+      actor.lent = false;
+      actor.gpus = [];
+      this.#node.dispatch();
+    }
+    const { isolate } = actor;
+    if (isolate === undefined) return;
+    actor.isolate = undefined;
+    const residents = isolate.residents!;
+    residents.actors.delete(actor);
+    this.#dropCheckpoints(actor);
+    if (!residents.shared) return this.#node.endIsolate(isolate);
+    for (const [handle, call] of residents.calls) if (call.actor === actor) residents.calls.delete(handle);
+    for (const [handle, work] of residents.works) if (work.actor === actor) residents.works.delete(handle);
+    if (isolate.client === undefined) return;
+    const { instance } = actor;
+    this.#node.send(isolate.client, { type: "stopActor", handle: this.#execution(), instance, hook: false });
+  }
+
+  /** Checkpoints that were begun will not be heard of; what they have left in the store goes. */
+  #dropCheckpoints(actor: NodeActor): void {
+    for (const id of actor.saving) this.#node.store.delete(id);
+    actor.saving = [];
+  }
+
+  #dead(actor: NodeActor): void {
+    const { settings, creation } = actor;
+    const { directory } = this.#node;
+    this.#timed.delete(actor);
+    const key = nameKey(settings.namespace, settings.name);
+    if (settings.name !== "" && this.#names.get(key) === actor) this.#names.delete(key);
+    if (!creation.finished) {
+      this.#node.failWith(creation, { kind: "error", bytes: this.#deathOf(actor, settings.label) });
+    }
+    for (const { client: id, request } of actor.watchers) {
+      const client = this.#node.clients.get(id);
+      if (client !== undefined) this.#answer(client, request, actor.reason);
+    }
+    actor.watchers.length = 0;
+    creation.argumentsKept = false;
+    this.#node.unuse(creation);
+    this.#answers.scopeEnded(creation);
+    if (actor.checkpoint !== undefined) directory.unuse(actor.checkpoint);
+    actor.checkpoint = undefined;
+    for (const other of actor.linked) {
+      other.linked.delete(actor);
+      this.#kill(other, `it was linked to actor ${settings.label}, which died: ${actor.reason}`);
+    }
+    actor.linked.clear();
+    const id = actor.id as string as ObjectId;
+    if (settings.virtual || settings.detached) directory.unuse(id);
+    if (actor.released && this.#actors.get(actor.id) === actor) this.#actors.delete(actor.id);
+  }
+
+  #failCall(actor: NodeActor, call: CallRecord, why: "died" | "restarting" | "limit" | "logFull"): void {
+    if (call.finished) return;
+    const { name } = call.entry.settings;
+    const { label, maxPending } = actor.settings;
+    switch (why) {
+      case "died":
+        return this.#node.failWith(call, { kind: "error", bytes: this.#deathOf(actor, name) });
+      case "restarting":
+        return this.#node.fail(
+          call,
+          new ActorRestartingError(
+            `Call ${name} failed: the actor's isolate died while the call was there, so it may have run or not. The ` +
+              `actor starts again; make the call with retries if it may run twice, or make the actor durable`,
+          ),
+        );
+      case "limit":
+        return this.#node.fail(
+          call,
+          new PendingCallsLimitError(
+            `Cannot call ${name}: actor ${label} has ${maxPending} calls that have not ended, as many as its ` +
+              `maxPending allows. Wait for some of them first`,
+          ),
+        );
+      case "logFull":
+        return this.#node.fail(
+          call,
+          new UsageError(
+            `Cannot call ${name}: the log of durable actor ${label} holds ${ACTOR_LOG_BYTES_MAX} bytes since its last ` +
+              `checkpoint. Give the class saveState() and loadState(state), or make it durable: false`,
+          ),
+        );
+      default:
+        unreachable(why);
+    }
+  }
+
+  /** What a call of a dead actor gets. */
+  #deathOf(actor: NodeActor, call: string): Uint8Array {
+    const { failure, reason, output, settings } = actor;
+    if (failure instanceof RaydError) return pack(errorToRecord(failure)).toBytes().slice();
+    const lines = output.length === 0 ? "" : `. Its last output:\n${output.join("\n")}`;
+    const details = { reason, output: [...output] };
+    const message = `Call ${call} failed: actor ${settings.label} is dead: ${reason}${lines}`;
+    const record = errorToRecord(new ActorDiedError(message, details));
+    if (failure !== undefined) {
+      const { cause } = failure as ErrorRecord;
+      return pack({ ...record, cause }).toBytes().slice();
+    }
+    return pack(record).toBytes().slice();
+  }
+}
+
+/** Whether an actor takes one call after the other. */
+export function sequential({ settings }: NodeActor): boolean {
+  return settings.concurrency === 1 && Object.keys(settings.groups).length === 0;
+}
+
+/** What runs in a sequential actor. */
+export function currentCall(actor: NodeActor): CallRecord | undefined {
+  return actor.sent.values().next().value;
+}
+
+/** Stands for an actor that is not known, for the call that fails because of it. */
+function unknownActor(id: TaskId, shape: Shape): NodeActor {
+  return new NodeActor(id, id, UNKNOWN, shape);
+}
+
+const UNKNOWN: ActorSettings = {
+  demand: {},
+  label: "unknown",
+  name: "",
+  namespace: "",
+  detached: false,
+  shared: false,
+  concurrency: 1,
+  groups: {},
+  maxPending: 0,
+  restarts: 0,
+  durable: false,
+  checkpointCalls: 0,
+  checkpointMs: 0,
+  linked: false,
+  idleMs: 1,
+  virtual: false,
+};
+
+function nameKey(namespace: string, name: string): string {
+  return JSON.stringify([namespace, name]);
+}
+
+/** An error's record, as far as it can be read here: what was thrown may be of a class that only programs know. */
+function readRecord(bytes: Uint8Array): ErrorRecord {
+  try {
+    return unpack(bytes) as ErrorRecord;
+  } catch {
+    return { code: "TASK_FAILED", message: "what it threw cannot be read by the node" };
+  }
+}
+
+const EXECUTIONS_MAX = 2 ** 29;
+const NO_DEPENDENCIES: readonly Dependency[] = Object.freeze([]);
+const NOTHING: Outcome = { kind: "inline", bytes: pack(undefined).toBytes().slice(), contains: [] };
