@@ -17,6 +17,7 @@ export class CallRecord extends TaskRecord implements TableCall {
   readonly actor: NodeActor;
   readonly caller: TaskId;
   readonly logBytes: number;
+  readonly label: string;
   phase: CallPhase = "new";
   ready = false;
   answered = false;
@@ -38,6 +39,7 @@ export class CallRecord extends TaskRecord implements TableCall {
     super(message, job, fn, entry, client);
     this.actor = actor;
     this.caller = message.parent;
+    this.label = entry.settings.name;
     const { args } = message;
     this.logBytes = ACTOR_LOG_CALL_BYTES + (args.kind === "inline" ? args.bytes.length : 0);
   }

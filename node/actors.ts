@@ -27,6 +27,8 @@ export interface TableCall {
   readonly caller: TaskId;
   /** How often it is made again when an actor that is not durable dies under it. */
   readonly retries: number;
+  /** Its name, for people. */
+  readonly label: string;
   /** What it takes in a log. */
   readonly logBytes: number;
   phase: CallPhase;
@@ -431,7 +433,8 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
       if (actor.fruitless >= ACTOR_FRUITLESS_STARTS_MAX) {
         return this.#die(
           actor,
-          `its isolate died ${actor.fruitless} times in a row without one answer: ${reason}`,
+          `its isolate died ${actor.fruitless} times in a row without one new answer, the last time with ` +
+            `${first === undefined ? "its constructor" : first.label} to be run: ${reason}`,
         );
       }
     }

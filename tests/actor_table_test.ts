@@ -12,6 +12,7 @@ import type { TaskId } from "../core/ids.ts";
 import { type ActorEffect, ActorEntry, ActorTable, type CallPhase, type TableCall } from "../node/actors.ts";
 
 class Call implements TableCall {
+  readonly label = "call";
   readonly logBytes = 100;
   phase: CallPhase = "new";
   ready = false;

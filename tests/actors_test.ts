@@ -369,7 +369,10 @@ onNode("a call that kills its isolate each time ends the actor", async () => {
   await get(actor.add.remote(1));
   const error = await rejection(get(actor.exit.remote()));
   assertEquals(error instanceof ActorDiedError, true);
-  assertStringIncludes(error.reason, "3 times in a row");
+  assertStringIncludes(
+    error.reason,
+    "3 times in a row without one new answer, the last time with Noted.exit to be run",
+  );
 });
 
 onNode("virtual actors are made by their first call, sleep, and wake with their state", async () => {
