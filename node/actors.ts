@@ -341,7 +341,8 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
     }
     const { phase } = call;
     call.phase = "ended";
-    this.#effects.push({ type: "forget", actor, call });
+    // One that was on its way when the isolate died is still in the log: it is not to be sent again.
+    this.#unlog(actor, call);
     if (phase === "held") this.#advance(actor, call.caller);
     this.#pump(actor);
     this.#settle(actor);
