@@ -173,10 +173,10 @@ async function copyFiles(from: string, to: string): Promise<void> {
 }
 
 /**
- * With several isolates and one thread for the engine's helpers, marking in steps now and then never ends on Deno 2.6:
- * isolates spin in it for ever (docs/architecture.md). See bin/test as well.
+ * With several isolates and one thread for the engine's helpers, now and then an isolate of Deno 2.6 waits for a helper
+ * for ever, spinning (docs/architecture.md). bin/test gives the same flag to plain Deno.
  */
-const V8_FLAGS = "--no-incremental-marking";
+const V8_FLAGS = "--single-threaded-gc";
 
 async function compile(deno: string): Promise<void> {
   const entries = Object.keys(ENTRIES).filter((source) => source.includes("/"));

@@ -245,6 +245,14 @@ Deno.test("the executable alone, copied to an empty directory, runs everything",
   assertEquals([...Deno.readDirSync(`${copy}/.cache/rayd`)].length, 2);
 });
 
+Deno.test("actors in a bundle keep their state, and come back with it when they are killed", async () => {
+  const text = await raydOutput(["run", new URL("../../examples/kv_service.ts", import.meta.url).pathname]);
+  assertMatch(
+    text,
+    /^2000 increments were answered, [1-9]\d* actors killed meanwhile: the counters hold 2000\n$/,
+  );
+});
+
 Deno.test("many first starts at once, with an empty cache, all work", async () => {
   using directory = project({
     "main.ts": `${SQUARE}\nif (import.meta.main) console.log(await get(square.remote(5)));`,
