@@ -597,7 +597,7 @@ export class NodeServer {
     const record = this.#directory.add(argumentsId(id), client);
     this.#directory.disown(record);
     this.#directory.seal(record, args);
-    this.#stored();
+    this.#stored(args.size);
   }
 
   /** Lets go of what {@link #useArguments} held. */
@@ -902,7 +902,7 @@ export class NodeServer {
   /** Tells subscribers and waiting tasks that an object exists. */
   #announce(record: ObjectRecord): void {
     const outcome = record.outcome!;
-    if (outcome.kind === "stored") this.#stored();
+    if (outcome.kind === "stored") this.#stored(outcome.size);
     if (record.subscribers !== undefined) {
       for (const id of record.subscribers) {
         const client = this.#clients.get(id);
@@ -1034,7 +1034,8 @@ export class NodeServer {
   }
 
   /** From the first object in the store on, memory is kept faulted in ahead of its use. */
-  #stored(): void {
+  #stored(bytes: number): void {
+    this.#spiller.stored(bytes);
     if (this.#prefaulting) return;
     this.#prefaulting = true;
     this.#store.prefault(Math.min(PREFAULT_BYTES, this.#store.capacity / 4));

@@ -50,6 +50,8 @@ export class Spiller {
   #closed = false;
   /** Collecting garbage has made no room: not to be tried before this time. */
   #collectAgainAt = 0;
+  /** Bytes stored since programs were last asked to collect garbage. */
+  #storedBytes = 0;
   /** Bytes written to disk so far, and bytes that lie there now. */
   spilledBytesTotal = 0;
   spilledBytes = 0;
@@ -67,6 +69,16 @@ export class Spiller {
   /** Brings a spilled object back into memory. @returns What went wrong, or `undefined`. */
   restore(record: ObjectRecord): Promise<RaydError | undefined> {
     return this.#inLine(() => this.#restore(record));
+  }
+
+  /**
+   * An object was stored. What lies on disk may be garbage that no shortage of memory will ever bring to light, so
+   * programs are asked to look once as much was stored as lies there: a collection for so many bytes is cheap.
+   */
+  stored(bytes: number): void {
+    this.#storedBytes += bytes;
+    if (this.spilledBytes === 0) return;
+    if (this.#storedBytes >= Math.max(this.spilledBytes, this.#options.store.capacity)) this.#collect();
   }
 
   /** An object was freed: its place on disk may go, and whoever waits for room may look again. */
@@ -91,13 +103,13 @@ export class Spiller {
 
   /** @param exchange The room is for an object that comes back from disk, which frees as much there. */
   async #makeRoom(bytes: number, exchange: boolean): Promise<RaydError | undefined> {
-    const { store, clock, collect } = this.#options;
+    const { store, clock } = this.#options;
     const deadline = clock.now() + ROOM_DEADLINE_MS;
     let diskFull: RaydError | undefined;
     if (store.stats().largestFree >= bytes) return undefined;
     // Often nobody needs what fills the store: give collectors a chance before anything goes to disk.
     if (clock.now() >= this.#collectAgainAt) {
-      collect();
+      this.#collect();
       for (const end = clock.now() + COLLECT_MS; clock.now() < end && !this.#closed;) {
         await this.#pause();
         if (store.stats().largestFree >= bytes) return undefined;
@@ -112,7 +124,7 @@ export class Spiller {
       // What fills the store is in use, or so it seems: many a view is only waiting to be collected.
       if (clock.now() >= this.#collectAgainAt) {
         this.#collectAgainAt = clock.now() + COLLECT_MS;
-        collect();
+        this.#collect();
       }
       if (
         clock.now() > deadline || diskFull !== undefined && clock.now() > deadline - ROOM_DEADLINE_MS * 0.9
@@ -122,6 +134,11 @@ export class Spiller {
       await this.#pause();
     }
     return new StoreFullError("The node shut down while room was being made in its store");
+  }
+
+  #collect(): void {
+    this.#storedBytes = 0;
+    this.#options.collect();
   }
 
   /** Spills until `bytes` were let go. */
