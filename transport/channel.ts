@@ -13,9 +13,8 @@
 
 import { DisconnectedError, ProtocolError, RaydError } from "../core/errors.ts";
 import { FLUSH_BYTES, MESSAGE_BYTES_MAX, READ_BLOCK_BYTES } from "../core/limits.ts";
-import type { Message } from "../core/messages.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
-import { encode } from "./codec.ts";
+import { encode as encodeMessage } from "./codec.ts";
 
 /** A byte stream: what {@linkcode Deno.Conn} is, as far as a channel needs it. */
 export interface ByteStream {
@@ -45,10 +44,11 @@ export type FlushPolicy =
   | "manual";
 
 /** Messages of type `Out` one way and of type `In` the other. */
-export class Channel<Out extends Message, In extends Message> {
+export class Channel<Out, In> {
   readonly #stream: ByteStream;
   readonly #decode: (from: ByteReader) => In;
   readonly #policy: FlushPolicy;
+  readonly #encode: (to: ByteWriter, message: Out) => void;
   readonly #reader = new ByteReader();
   #events: ChannelEvents<In> | undefined;
   #outbox = new ByteWriter(FLUSH_BYTES * 2);
@@ -62,11 +62,18 @@ export class Channel<Out extends Message, In extends Message> {
    * @param stream The bytes; the channel owns it from now on.
    * @param decode Reads one message of the kind that the peer sends.
    * @param policy When to write.
+   * @param encode Appends a message, length and all; of the messages of `core/messages.ts` by default.
    */
-  constructor(stream: ByteStream, decode: (from: ByteReader) => In, policy: FlushPolicy) {
+  constructor(
+    stream: ByteStream,
+    decode: (from: ByteReader) => In,
+    policy: FlushPolicy,
+    encode: (to: ByteWriter, message: Out) => void = encodeMessage as (to: ByteWriter, message: Out) => void,
+  ) {
     this.#stream = stream;
     this.#decode = decode;
     this.#policy = policy;
+    this.#encode = encode;
   }
 
   /** Begins to read. @param events Who to tell. */
@@ -83,7 +90,7 @@ export class Channel<Out extends Message, In extends Message> {
   /** Queues a message. After the end it is dropped: the owner has been told by `closed`. */
   send(message: Out): void {
     if (this.#closed) return;
-    encode(this.#outbox, message);
+    this.#encode(this.#outbox, message);
     if (this.#outbox.length >= FLUSH_BYTES) this.flush();
     else if (this.#policy === "microtask" && !this.#scheduled) {
       this.#scheduled = true;

@@ -1,0 +1,398 @@
+/**
+ * A client of the global control store: reads and writes keys, watches prefixes, and comes back by itself when the
+ * connection breaks.
+ *
+ * What was asked and not answered is asked again on the next connection, with the same sequence number, so that a write
+ * takes effect once. A watch goes on from the revision that it has seen; where the store no longer knows what came since,
+ * it sends all entries, and the watch tells its owner the difference: no gap, and no change twice.
+ *
+ * @module
+ */
+
+import type { Clock } from "../core/clock.ts";
+import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
+import type { TaskId } from "../core/ids.ts";
+import { VERSION } from "../core/version.ts";
+import { type ByteStream, Channel } from "../transport/channel.ts";
+import { decodeFromGcs, encodeGcs, type FromGcs, GCS_PROTOCOL, type ToGcs } from "./protocol.ts";
+import { ABSENT, ANY, type GcsEntry, type GcsOp, type GcsResult, shardOf } from "./shard.ts";
+
+export { ABSENT, ANY };
+export type { GcsEntry };
+
+/** What a client is made of. */
+export interface GcsClientOptions {
+  /** Opens a connection to the store. */
+  readonly connect: () => Promise<ByteStream>;
+  readonly token: string;
+  /** 16 random bytes: who this is, through all its connections. */
+  readonly id: TaskId;
+  readonly clock: Clock;
+  /** The connection came up, or came back. `known` is false when the store does not remember the client. */
+  readonly connected?: (known: boolean) => void;
+  /** The connection broke; it is being tried again. */
+  readonly disconnected?: (error: RaydError) => void;
+  /** The loads that nodes have reported. */
+  readonly loads?: (loads: readonly { readonly node: TaskId; readonly load: Uint8Array }[]) => void;
+}
+
+/** What a watch tells its owner: a key's new value, or `undefined` when it is gone. */
+export type WatchListener = (key: string, value: Uint8Array | undefined, revision: number) => void;
+
+interface Pending {
+  readonly shard: number;
+  readonly sequence: number;
+  readonly operations: readonly GcsOp[];
+  readonly resolve: (results: readonly GcsResult[]) => void;
+  readonly reject: (error: RaydError) => void;
+}
+
+interface Watch {
+  readonly id: number;
+  readonly prefix: string;
+  readonly listener: WatchListener;
+  /** By shard: the revision that was seen. */
+  readonly seen: number[];
+  readonly known: Map<string, number>;
+  /** Shards that have not told of what there is yet. */
+  readonly waiting: Set<number>;
+  readonly ready: PromiseWithResolvers<void>;
+}
+
+const RETRY_MS_MIN = 20, RETRY_MS_MAX = 500;
+
+/** A connection to the control store that mends itself. */
+export class GcsClient {
+  readonly #options: GcsClientOptions;
+  #channel: Channel<ToGcs, FromGcs> | undefined;
+  #welcomed = false;
+  #everWelcomed = false;
+  #shards = 0;
+  #cluster: TaskId | undefined;
+  #started = Promise.withResolvers<void>();
+  #closed: RaydError | undefined;
+  #retryMs = RETRY_MS_MIN;
+  #cancelRetry: () => void = () => {};
+  #nextRequest = 0;
+  #nextWatch = 0;
+  readonly #pending = new Map<number, Pending>();
+  readonly #sequences: number[] = [];
+  readonly #unanswered: Set<number>[] = [];
+  readonly #watches = new Map<number, Watch>();
+  #lastLoad: Uint8Array | undefined;
+
+  /** @param options What the client is made of. */
+  constructor(options: GcsClientOptions) {
+    this.#options = options;
+    this.#started.promise.catch(() => {});
+  }
+
+  /** Connects. @throws {UsageError} If the store refuses the client. @throws {DisconnectedError} If it cannot be reached. */
+  async start(): Promise<void> {
+    await this.#connect(true);
+    await this.#started.promise;
+  }
+
+  /** The cluster's id, once connected. */
+  get cluster(): TaskId | undefined {
+    return this.#cluster;
+  }
+
+  /** Whether the store can be reached right now. */
+  get connected(): boolean {
+    return this.#welcomed;
+  }
+
+  /** The entry of a key. */
+  async get(key: string): Promise<GcsEntry | undefined> {
+    const [result] = await this.batch([{ kind: "get", key }]);
+    return result?.kind === "entry" ? { key, value: result.value, revision: result.revision } : undefined;
+  }
+
+  /** All entries whose key begins with `prefix`, in the order of keys. */
+  async list(prefix: string): Promise<GcsEntry[]> {
+    await this.#started.promise;
+    const lists = await Promise.all(
+      Array.from({ length: this.#shards }, (_, shard) => this.#listShard(prefix, shard)),
+    );
+    return lists.flat().sort((a, b) => a.key < b.key ? -1 : 1);
+  }
+
+  async #listShard(prefix: string, shard: number): Promise<GcsEntry[]> {
+    const entries: GcsEntry[] = [];
+    for (let after = "", more = true; more; after = entries.at(-1)?.key ?? "") {
+      const [result] = await this.#request(shard, [{ kind: "list", prefix, after, limit: LIST_ENTRIES }]);
+      if (result?.kind !== "entries") {
+        throw new UsageError("The control store did not answer a list with entries");
+      }
+      entries.push(...result.entries);
+      more = result.more;
+    }
+    return entries;
+  }
+
+  /**
+   * Writes a key.
+   *
+   * @param expect The revision that its entry must have: {@link ABSENT} for none, {@link ANY} for whatever there is.
+   * @param lease Whether the entry is to go when this client does.
+   * @returns The entry's revision; `undefined` if it was not as expected, and nothing was done.
+   */
+  async put(
+    key: string,
+    value: Uint8Array,
+    expect: number = ANY,
+    lease = false,
+  ): Promise<number | undefined> {
+    const [result] = await this.batch([{ kind: "put", key, value, expect, lease }]);
+    return result?.kind === "done" ? result.revision : undefined;
+  }
+
+  /** Deletes a key. @returns Whether it was as expected. */
+  async delete(key: string, expect: number = ANY): Promise<boolean> {
+    const [result] = await this.batch([{ kind: "delete", key, expect }]);
+    return result?.kind === "done";
+  }
+
+  /**
+   * Several operations at once: those on one shard all take effect, or none.
+   *
+   * @throws {UsageError} If they belong to different shards.
+   */
+  async batch(operations: readonly GcsOp[]): Promise<readonly GcsResult[]> {
+    await this.#started.promise;
+    const shards = new Set(operations.map((operation) => this.#shardOf(operation)));
+    if (shards.size > 1) {
+      throw new UsageError("Cannot do these operations at once: their keys belong to different shards");
+    }
+    return await this.#request(shards.values().next().value ?? 0, operations);
+  }
+
+  /** Any number of independent operations, in the order given where they meet the same key. Results in the same order. */
+  async many(operations: readonly GcsOp[]): Promise<GcsResult[]> {
+    await this.#started.promise;
+    const byShard = new Map<number, number[]>();
+    operations.forEach((operation, i) => {
+      const shard = this.#shardOf(operation);
+      const list = byShard.get(shard);
+      if (list === undefined) byShard.set(shard, [i]);
+      else list.push(i);
+    });
+    const results: GcsResult[] = new Array(operations.length);
+    await Promise.all(Array.from(byShard, async ([shard, indices]) => {
+      const answers = await this.#request(shard, indices.map((i) => operations[i]!));
+      indices.forEach((i, at) => results[i] = answers[at]!);
+    }));
+    return results;
+  }
+
+  /**
+   * Tells of every change of keys with a prefix; first of all that there are. Resolves when those were told.
+   *
+   * @returns What ends the watch.
+   */
+  async watch(prefix: string, listener: WatchListener): Promise<() => void> {
+    await this.#started.promise;
+    const id = this.#nextWatch++;
+    const watch: Watch = {
+      id,
+      prefix,
+      listener,
+      seen: new Array(this.#shards).fill(0),
+      known: new Map(),
+      waiting: new Set(Array.from({ length: this.#shards }, (_, i) => i)),
+      ready: Promise.withResolvers(),
+    };
+    this.#watches.set(id, watch);
+    if (this.#welcomed) this.#openWatch(watch);
+    await watch.ready.promise;
+    return () => {
+      if (this.#watches.delete(id) && this.#welcomed) this.#channel?.send({ type: "unwatch", watch: id });
+    };
+  }
+
+  /** Reports how this node is loaded; as a sign of life, too. */
+  reportLoad(load: Uint8Array): void {
+    this.#lastLoad = load;
+    if (this.#welcomed) this.#channel?.send({ type: "load", load });
+  }
+
+  /** Ends the connection. @param leave Whether leases go at once, rather than after the grace. */
+  close(leave = true): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = new DisconnectedError("The connection to the control store was closed");
+    this.#cancelRetry();
+    if (leave && this.#welcomed) this.#channel?.send({ type: "goodbye" });
+    this.#channel?.finish();
+    this.#started.reject(this.#closed);
+    for (const pending of this.#pending.values()) pending.reject(this.#closed);
+    this.#pending.clear();
+  }
+
+  #shardOf(operation: GcsOp): number {
+    if (operation.kind === "list") throw new UsageError("Cannot list in a batch: use list()");
+    return shardOf(operation.key, this.#shards);
+  }
+
+  #request(shard: number, operations: readonly GcsOp[]): Promise<readonly GcsResult[]> {
+    if (this.#closed !== undefined) return Promise.reject(this.#closed);
+    const reads = operations.every(({ kind }) => kind === "get" || kind === "list");
+    const sequence = reads ? 0 : this.#sequences[shard] = (this.#sequences[shard] ?? 0) + 1;
+    const request = this.#nextRequest = (this.#nextRequest + 1) % 0x1_0000_0000;
+    return new Promise((resolve, reject) => {
+      const pending = { shard, sequence, operations, resolve, reject };
+      this.#pending.set(request, pending);
+      if (sequence > 0) (this.#unanswered[shard] ??= new Set()).add(sequence);
+      if (this.#welcomed) this.#sendRequest(request, pending);
+    });
+  }
+
+  #sendRequest(request: number, { shard, sequence, operations }: Pending): void {
+    const oldest = this.#unanswered[shard]?.values().next().value;
+    const acknowledged = oldest === undefined ? this.#sequences[shard] ?? 0 : oldest - 1;
+    this.#channel!.send({ type: "request", request, shard, sequence, acknowledged, operations });
+  }
+
+  #openWatch({ id, prefix, seen }: Watch): void {
+    seen.forEach((after, shard) => this.#channel!.send({ type: "watch", watch: id, shard, prefix, after }));
+  }
+
+  async #connect(first: boolean): Promise<void> {
+    let stream: ByteStream;
+    try {
+      stream = await this.#options.connect();
+    } catch (error) {
+      const failure = error instanceof RaydError
+        ? error
+        : new DisconnectedError(`Cannot reach the control store: ${(error as Error).message}`, {
+          cause: error,
+        });
+      if (first) {
+        this.#closed = failure;
+        this.#started.reject(failure);
+        throw failure;
+      }
+      return this.#retry();
+    }
+    if (this.#closed !== undefined) return stream.close();
+    const channel = new Channel<ToGcs, FromGcs>(stream, decodeFromGcs, "microtask", encodeGcs);
+    this.#channel = channel;
+    channel.start({
+      message: (message) => this.#message(message),
+      closed: (error) => this.#lost(channel, error),
+    });
+    const { token, id } = this.#options;
+    channel.send({ type: "hello", protocol: GCS_PROTOCOL, version: VERSION, token, client: id });
+  }
+
+  #lost(channel: Channel<ToGcs, FromGcs>, error: RaydError | undefined): void {
+    if (this.#channel !== channel || this.#closed !== undefined) return;
+    this.#channel = undefined;
+    this.#welcomed = false;
+    const failure = error ?? new DisconnectedError("The control store closed the connection");
+    if (!this.#everWelcomed) {
+      this.#closed = failure;
+      return this.#started.reject(failure);
+    }
+    this.#options.disconnected?.(failure);
+    this.#retry();
+  }
+
+  #retry(): void {
+    if (this.#closed !== undefined) return;
+    this.#cancelRetry = this.#options.clock.after(this.#retryMs, () => {
+      this.#connect(false);
+    });
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);
+  }
+
+  #message(message: FromGcs): void {
+    switch (message.type) {
+      case "welcome":
+        return this.#welcome(message);
+      case "refused": {
+        const error = new UsageError(`Cannot join the cluster: ${message.reason}`);
+        this.close(false);
+        this.#closed = error;
+        return this.#started.reject(error);
+      }
+      case "response": {
+        const pending = this.#pending.get(message.request);
+        if (pending === undefined) return;
+        this.#pending.delete(message.request);
+        if (pending.sequence > 0) this.#unanswered[pending.shard]?.delete(pending.sequence);
+        return pending.resolve(message.results.map(owned));
+      }
+      case "changes":
+        return this.#changes(message);
+      case "loads":
+        return this.#options.loads?.(message.loads);
+    }
+  }
+
+  #welcome({ cluster, shards, known }: Extract<FromGcs, { type: "welcome" }>): void {
+    if (this.#everWelcomed && (cluster !== this.#cluster || shards !== this.#shards)) {
+      const error = new UsageError("Cannot go on: the head that answers now belongs to another cluster");
+      this.close(false);
+      this.#closed = error;
+      return;
+    }
+    const again = this.#everWelcomed;
+    this.#cluster = cluster;
+    this.#shards = shards;
+    this.#everWelcomed = this.#welcomed = true;
+    this.#retryMs = RETRY_MS_MIN;
+    if (this.#options.loads !== undefined) this.#channel!.send({ type: "follow" });
+    for (const [request, pending] of this.#pending) {
+      const writes = pending.operations.some((operation) =>
+        "expect" in operation && operation.expect !== ANY
+      );
+      if (again && !known && writes) {
+        // It may have taken effect, and nobody remembers.
+        this.#pending.delete(request);
+        this.#unanswered[pending.shard]?.delete(pending.sequence);
+        pending.reject(
+          new DisconnectedError(
+            "The control store does not remember this client: a write may be done or not",
+          ),
+        );
+      } else this.#sendRequest(request, pending);
+    }
+    for (const watch of this.#watches.values()) this.#openWatch(watch);
+    if (this.#lastLoad !== undefined) this.reportLoad(this.#lastLoad);
+    this.#started.resolve();
+    this.#options.connected?.(known);
+  }
+
+  #changes(message: Extract<FromGcs, { type: "changes" }>): void {
+    const watch = this.#watches.get(message.watch);
+    if (watch === undefined) return;
+    const { shard, whole, revision, changes } = message;
+    const { known, listener, seen } = watch;
+    if (whole) {
+      const present = new Set(changes.map(({ key }) => key));
+      for (const key of [...known.keys()]) {
+        if (shardOf(key, this.#shards) !== shard || present.has(key)) continue;
+        known.delete(key);
+        listener(key, undefined, revision);
+      }
+    }
+    for (const { key, value, revision } of changes) {
+      if (revision <= (known.get(key) ?? 0) || !whole && revision <= seen[shard]!) continue;
+      if (value === undefined) known.delete(key);
+      else known.set(key, revision);
+      listener(key, value?.slice(), revision);
+    }
+    seen[shard] = Math.max(revision, whole ? 0 : seen[shard]!);
+    if (watch.waiting.delete(shard) && watch.waiting.size === 0) watch.ready.resolve();
+  }
+}
+
+const LIST_ENTRIES = 1000;
+
+/** Received bytes are views of a block that is as large as many answers. */
+function owned(result: GcsResult): GcsResult {
+  if (result.kind === "entry") return { ...result, value: result.value.slice() };
+  if (result.kind !== "entries") return result;
+  return { ...result, entries: result.entries.map((entry) => ({ ...entry, value: entry.value.slice() })) };
+}

@@ -1,0 +1,56 @@
+/**
+ * The entry of the control store: an isolate of the head's process, so that waiting for the disk holds nobody else up.
+ *
+ * @module
+ */
+
+import { parentPort } from "node:worker_threads";
+import { systemClock } from "../core/clock.ts";
+import { taskIdFromHex } from "../core/ids.ts";
+import { ADDON_SYMBOL, type GcsConfig, type GcsReply } from "./config.ts";
+import { GcsServer } from "./server.ts";
+
+async function main(config: GcsConfig): Promise<void> {
+  Object.assign(globalThis, { [Symbol.for(ADDON_SYMBOL)]: config.addon });
+  const { LmdbStorage } = await import("./lmdb_storage.ts");
+  const storages = Array.from(
+    { length: config.shards },
+    (_, i) => new LmdbStorage(`${config.directory}/shard-${i}`),
+  );
+  const listener = Deno.listen({ transport: "tcp", hostname: config.hostname, port: config.port });
+  const server = new GcsServer({
+    cluster: taskIdFromHex(config.cluster),
+    token: config.token,
+    storages,
+    clock: systemClock,
+    log: (level, message) => reply({ type: "log", level, message }),
+  });
+  let ending = false;
+  port.on("message", (message: unknown) => {
+    if (message !== "shutdown") return;
+    ending = true;
+    listener.close();
+    server.close();
+    Promise.all(storages.map((storage) => storage.close())).then(() => reply({ type: "ended" }));
+  });
+  reply({ type: "ready", port: listener.addr.port });
+  for await (const conn of listener) {
+    if (ending) return conn.close();
+    conn.setNoDelay(true);
+    server.accept(conn);
+  }
+}
+
+const port = parentPort as unknown as {
+  on(event: "message", listener: (message: unknown) => void): void;
+  once(event: "message", listener: (message: unknown) => void): void;
+  postMessage(message: unknown): void;
+};
+
+function reply(message: GcsReply): void {
+  port.postMessage(message);
+}
+
+port.once("message", (config: unknown) => {
+  main(config as GcsConfig).catch((error) => reply({ type: "failed", message: (error as Error).stack! }));
+});
