@@ -11,9 +11,10 @@
  * @module
  */
 
-import esbuild from "esbuild";
+import esbuild, { type Plugin } from "esbuild";
 import { ImportMap } from "../cli/import_map.ts";
 import { resolver } from "../cli/resolver.ts";
+import { ADDON_SYMBOL } from "../gcs/config.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 const ASSETS = `${ROOT}/dist/assets`;
@@ -23,6 +24,7 @@ const STAGE = `${ROOT}/dist/.stage`;
 const ENTRIES = {
   "main.ts": "main",
   "node/main.ts": "node_main",
+  "gcs/main.ts": "gcs_main",
   "runtime/isolate_main.ts": "isolate_main",
 };
 
@@ -47,10 +49,15 @@ async function main(argument: string | undefined): Promise<void> {
 async function gatherNative(): Promise<void> {
   const platform = `@esbuild/${Deno.build.os}-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}`;
   const packages = await Deno.realPath(`${ROOT}/node_modules/esbuild`);
+  const lmdb = await Deno.realPath(`${ROOT}/node_modules/lmdb`);
   for (
     const [name, path] of [
       ["libraystore.so", `${ROOT}/ffi/target/release/libraystore.so`],
       ["esbuild", `${packages}/../${platform}/bin/esbuild`],
+      [
+        "lmdb.node",
+        `${lmdb}/../@lmdb/lmdb-linux-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}/node.napi.glibc.node`,
+      ],
     ] as const
   ) {
     const bytes = await Deno.readFile(path);
@@ -136,7 +143,7 @@ async function merge(): Promise<void> {
     keepNames: true,
     logLevel: "warning",
     define: { "import.meta.url": "__rayd_url" },
-    plugins: [resolver({ map }), {
+    plugins: [lmdbAddon(await Deno.realPath(`${ROOT}/node_modules/lmdb`)), resolver({ map }), {
       name: "own-url",
       setup(build) {
         build.onLoad({ filter: /\.ts$/, namespace: "file" }, async ({ path }) => {
@@ -162,6 +169,26 @@ async function merge(): Promise<void> {
   }
   await Deno.mkdir(`${STAGE}/dist`);
   await copyFiles(ASSETS, `${STAGE}/dist/assets`);
+}
+
+/** lmdb looks for its native part beside itself; in the executable it is given the path of what was extracted. */
+function lmdbAddon(lmdb: string): Plugin {
+  return {
+    name: "lmdb-addon",
+    setup(build) {
+      build.onResolve(
+        { filter: /^node-gyp-build-optional-packages$/ },
+        () => ({ path: "addon", namespace: "lmdb" }),
+      );
+      build.onResolve({ filter: /^lmdb$/ }, () => ({ path: `${lmdb}/dist/index.cjs` }));
+      build.onLoad({ filter: /\/lmdb\/dist\/index\.cjs$/ }, async ({ path }) => ({
+        contents: `const __filename = "/lmdb.js"; ${await Deno.readTextFile(path)}`,
+      }));
+      build.onLoad({ filter: /.*/, namespace: "lmdb" }, () => ({
+        contents: `module.exports = () => require(globalThis[Symbol.for("${ADDON_SYMBOL}")]);`,
+      }));
+    },
+  };
 }
 
 async function copyFiles(from: string, to: string): Promise<void> {

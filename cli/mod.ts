@@ -20,6 +20,17 @@ export interface Command {
 /** Every command, with what it does in one line. */
 const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<Command> }>> = {
   run: { summary: "run a script on all cores", load: async () => (await import("./run.ts")).command },
+  head: {
+    summary: "start the first node of a cluster",
+    load: async () => (await import("./head.ts")).command,
+  },
+  worker: {
+    summary: "add this machine to a cluster",
+    load: async () => (await import("./worker.ts")).command,
+  },
+  status: { summary: "show a cluster", load: async () => (await import("./status.ts")).command },
+  stop: { summary: "end this machine's nodes", load: async () => (await import("./stop.ts")).command },
+  token: { summary: "print the cluster's token", load: async () => (await import("./token.ts")).command },
   new: { summary: "make a new project", load: async () => (await import("./new.ts")).command },
   version: { summary: "say which version this is", load: async () => (await import("./version.ts")).command },
 };

@@ -8,6 +8,7 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { extractAsset } from "../store/assets.ts";
 import { bundle, DRIVER_SYMBOL, MODULE_SYMBOL, RUNTIME_SYMBOL } from "./bundle.ts";
@@ -101,7 +102,10 @@ async function prepare(entry: string): Promise<string> {
   globals[Symbol.for(RUNTIME_SYMBOL)] = runtime;
   globals[Symbol.for(MODULE_SYMBOL)] = enterModule;
   globals[Symbol.for(DRIVER_SYMBOL)] = true;
-  setBundle(url);
+  // In a cluster, isolates on any machine load the code by its hash.
+  if (Deno.env.get("RAYD_ADDRESS")) {
+    setBundle(`rayd:${createHash("sha256").update(code).digest("hex")}`, code);
+  } else setBundle(url);
   return url;
 }
 

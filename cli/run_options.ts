@@ -97,7 +97,8 @@ const EXAMPLES: Readonly<Record<string, string>> = {
   "log-level": "--log-level info",
 };
 
-function amount(text: string, option: string): string {
+/** An amount of 0 or more. @throws {CommandLineError} If it is none. */
+export function amount(text: string, option: string): string {
   const value = Number(text);
   if (text.trim() === "" || !Number.isFinite(value) || value < 0) {
     throw new CommandLineError(`Cannot use ${option} ${text}: give a number of 0 or more`);
@@ -106,7 +107,7 @@ function amount(text: string, option: string): string {
 }
 
 /** `name=amount,…` or JSON, as JSON. */
-function parseResources(text: string): string {
+export function parseResources(text: string): string {
   const bad = () =>
     new CommandLineError(
       `Cannot use --resources ${text}: give name=amount,… or JSON, such as licence=2,disk=0.5`,

@@ -266,9 +266,12 @@ export function parseCallOptions(
 }
 
 /** The settings of the task that makes an actor. @param label The class's name. */
-export function creationSettings(label: string): TaskSettings {
+export function creationSettings(
+  label: string,
+  demand: Readonly<Record<string, number>> = {},
+): TaskSettings {
   return {
-    demand: {},
+    demand,
     name: label,
     returns: 1,
     retries: 0,

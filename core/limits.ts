@@ -75,6 +75,18 @@ export const ISOLATE_START_MS_MAX = 30_000;
 /** How long `init` waits for the embedded node. */
 export const NODE_START_MS_MAX = 30_000;
 
+/** Objects are fetched from other nodes in ranges of this size, each over a connection of its own. */
+export const PULL_RANGE_BYTES = 32 * 1024 * 1024;
+
+/** Connections that one object is fetched over, and that are kept to each node. */
+export const PULL_CONNECTIONS_MAX = 2;
+
+/** How long connecting to another node may take. */
+export const DIAL_MS_MAX = 5_000;
+
+/** How often a node tells others how it is loaded, while that changes; and at the least. */
+export const LOAD_MS = 20, LOAD_MS_MAX = 500;
+
 /** Lines of `console` output that an isolate may send in one second before the rest is counted and dropped. */
 export const LOG_LINES_PER_SECOND = 2_000;
 

@@ -19,7 +19,7 @@ import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
 export type Outcome =
@@ -29,7 +29,10 @@ export type Outcome =
 
 /** A function, found by importing `load` and looking for what `module` registered under `name`. */
 export interface FunctionAddress {
-  /** The URL to import: the module itself, or the bundle that it is part of. */
+  /**
+   * The URL to import: the module itself, or the bundle that it is part of; or, in a cluster, `rayd:` and the hash of
+   * code that was published.
+   */
   readonly load: string;
   /** The URL of the source module: with `name`, the function's identity. */
   readonly module: string;
@@ -45,17 +48,20 @@ export interface Dependency {
   readonly outcome: Outcome | undefined;
 }
 
-/** From any client to its node. */
+/**
+ * From any client to its node. Nodes are clients of each other as well: a *peer* submits tasks and holds objects, and is
+ * told of results, over one connection that carries both directions.
+ */
 export type ToNode =
   | {
     readonly type: "hello";
-    readonly role: "driver" | "isolate";
+    readonly role: "driver" | "isolate" | "peer";
     readonly protocol: number;
     readonly version: string;
     readonly token: string;
     /** Of an isolate: the number that the node gave it when it was started. */
     readonly isolate: number;
-    /** Of a driver: the job that it begins, whose id is the root of all its tasks' ids. */
+    /** Of a driver: the job that it begins, whose id is the root of all its tasks' ids. Of a peer: its node's id. */
     readonly job: TaskId;
     /** The client's slot in the object store. */
     readonly storeClient: number;
@@ -75,6 +81,23 @@ export type ToNode =
     readonly dependencies: readonly ObjectId[];
     readonly args: Outcome;
   }
+  /** Of a peer: what it asks for from here on belongs to this job; and whether its program itself asks, or a task. */
+  | { readonly type: "behalf"; readonly job: TaskId; readonly driver: boolean }
+  /** Of a peer: a task that is ready to run, with all that it depends on, which the peer holds until the task ends. */
+  | {
+    readonly type: "delegate";
+    readonly handle: number;
+    readonly task: TaskId;
+    readonly parent: TaskId;
+    readonly fn: number;
+    readonly settings: number;
+    readonly dependencies: readonly Dependency[];
+    readonly args: Outcome;
+  }
+  /** Of a driver: code that functions are loaded from, named by the hash of its content. */
+  | { readonly type: "publish"; readonly hash: string; readonly code: Uint8Array }
+  /** Of a peer: a program has ended, and with it all that is not detached from it. */
+  | { readonly type: "jobEnded"; readonly job: TaskId }
   | { readonly type: "defineActor"; readonly index: number; readonly settings: ActorSettings }
   | {
     readonly type: "createActor";
@@ -173,6 +196,7 @@ export type FromNode =
   | { readonly type: "answer"; readonly request: number; readonly body: Uint8Array }
   | {
     readonly type: "output";
+    readonly job: TaskId;
     readonly worker: number;
     readonly task: string;
     readonly level: number;
@@ -248,6 +272,11 @@ export type FromNode =
   | { readonly type: "collect" }
   | { readonly type: "abort"; readonly handle: number; readonly reason: string }
   | { readonly type: "consumed"; readonly task: TaskId; readonly count: number };
+
+/** What a node takes from a peer: what any client says, and what the peer answers as a node. */
+export type FromPeer =
+  | ToNode
+  | Extract<FromNode, { type: "welcome" | "refused" | "result" | "object" | "answer" | "output" }>;
 
 /** Any message at all. */
 export type Message = ToNode | FromNode;

@@ -15,15 +15,11 @@ import type { Clock } from "../core/clock.ts";
 import {
   ActorDeadlockError,
   ActorDiedError,
-  ActorNameTakenError,
-  ActorRestartingError,
   ActorUnavailableError,
   type ErrorRecord,
   errorToRecord,
-  PendingCallsLimitError,
   ProtocolError,
   RaydError,
-  UnschedulableError,
   UsageError,
 } from "../core/errors.ts";
 import { checkpointId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
@@ -36,21 +32,23 @@ import {
 import {
   ACTOR_EXECUTIONS,
   type Dependency,
+  type FoundActor,
   type FromNode,
   type Outcome,
   type ToNode,
 } from "../core/messages.ts";
-import { CPU, showDemand, type TaskSettings } from "../core/options.ts";
+import { CPU, type TaskSettings } from "../core/options.ts";
 import { unreachable } from "../core/unreachable.ts";
 import type { ResourcePool, Shape } from "../scheduler/resources.ts";
 import type { ObjectStore } from "../store/object_store.ts";
-import { pack, unpack } from "../store/serialize.ts";
+import { pack } from "../store/serialize.ts";
+import { callFailure, nameKey, nameTaken, readRecord, unknownActor, unschedulable } from "./actor_errors.ts";
 import { CallRecord, NodeActor } from "./actor_records.ts";
 import { type ActorEffect, type ActorEvent, ActorTable } from "./actors.ts";
 import { AnswerBook } from "./answers.ts";
 import { circleOf } from "./deadlock.ts";
 import type { ObjectDirectory } from "./directory.ts";
-import type { Client, Isolate, Residents } from "./peers.ts";
+import { asksOnce, type Client, type Isolate, type Residents } from "./peers.ts";
 import type { FunctionEntry, SettingsEntry, TaskRecord } from "./tasks.ts";
 
 /** What the actors need of their node. */
@@ -87,6 +85,11 @@ export interface ActorServices {
   endIsolate(isolate: Isolate): void;
   /** Resources were given back: tasks may start. */
   dispatch(): void;
+  /** In a cluster: names that hold in all of it. */
+  readonly reserveName?: (namespace: string, name: string, actor: FoundActor) => Promise<boolean>;
+  readonly releaseName?: (namespace: string, name: string, actor: TaskId) => void;
+  /** Finds an actor of another node, and holds it for the client. */
+  readonly findName?: (client: Client, namespace: string, name: string) => Promise<FoundActor | undefined>;
 }
 
 /** All actors of one node. */
@@ -144,8 +147,9 @@ export class ActorServer {
     const gone = known === undefined || known.state === "stopping" && !known.drowsy ||
       known.state === "dead" && this.#node.directory.get(id as string as ObjectId) === undefined;
     if (!gone) return this.#found(client, message.handle, known);
-    const parent = client.role === "driver" ? undefined : this.#node.tasks.get(creator);
-    if (client.role !== "driver") this.#answers.touch(creator);
+    const once = asksOnce(client);
+    const parent = once ? undefined : this.#node.tasks.get(creator);
+    if (!once) this.#answers.touch(creator);
     const actor = new NodeActor(id, parent?.job ?? client.job, settings, this.#node.shape(settings.demand));
     const entry = this.#node.settings(creationSettings(settings.label));
     const creation = new CallRecord(message, actor.job, fn, entry, client.id, actor);
@@ -163,31 +167,42 @@ export class ActorServer {
       actor.failure = refused;
       return this.#kill(actor, refused.message);
     }
-    if (settings.name !== "") this.#names.set(nameKey(settings.namespace, settings.name), actor);
     if (settings.virtual) this.#node.finish(creation, [NOTHING]);
-    if (missing.length > 0) this.#node.awaitArguments(creation, missing);
-    else this.#step({ type: "created", actor, now: this.#node.now() });
+    const begin = () => {
+      // Some may have come while the name was asked for.
+      const late = missing.filter((object) => this.#node.directory.get(object)?.outcome === undefined);
+      if (late.length > 0) this.#node.awaitArguments(creation, late);
+      else this.#step({ type: "created", actor, now: this.#node.now() });
+    };
+    if (settings.name === "") return begin();
+    this.#names.set(nameKey(settings.namespace, settings.name), actor);
+    const { reserveName } = this.#node;
+    if (reserveName === undefined) return begin();
+    // Calls wait until it is known that no other node has the name.
+    const { module, name } = fn.address;
+    reserveName(settings.namespace, settings.name, { id: hex(id), module, name }).then((free) => {
+      if (actor.state === "dead") return this.#node.releaseName?.(settings.namespace, settings.name, id);
+      if (free) begin();
+      else {
+        const failure = nameTaken(settings);
+        actor.failure = failure;
+        this.#kill(actor, failure.message);
+      }
+      this.#node.flush();
+    }, (error: Error) => {
+      this.#kill(actor, `its name could not be reserved: ${error.message}`);
+      this.#node.flush();
+    });
   }
 
   /** Why an actor cannot be. */
   #refusal(actor: NodeActor, parent: TaskRecord | undefined): RaydError | undefined {
     const { settings } = actor;
     if (!this.#node.pool.couldEverFit(actor.shape)) {
-      return new UnschedulableError(
-        `Actor ${settings.label} can never run here: it asks for ${
-          showDemand(settings.demand)
-        }, and there is ` +
-          `${
-            showDemand(this.#node.pool.total())
-          } in all. Ask for less, or start with more (--cpus, --gpus, ` +
-          `--resources)`,
-      );
+      return unschedulable(actor, this.#node.pool.total());
     }
     if (settings.name !== "" && this.#names.has(nameKey(settings.namespace, settings.name))) {
-      return new ActorNameTakenError(
-        `Cannot create actor ${settings.label}: the name "${settings.name}" is taken in namespace ` +
-          `"${settings.namespace}". Find the actor that has it with getActor, or use getOrCreate`,
-      );
+      return nameTaken(settings);
     }
     if (!settings.linked) return undefined;
     if (!(parent instanceof CallRecord)) {
@@ -229,8 +244,8 @@ export class ActorServer {
     fn: FunctionEntry,
     entry: SettingsEntry,
   ): void {
-    const driver = client.role === "driver";
-    if (!driver) {
+    const once = asksOnce(client);
+    if (!once) {
       if (
         this.#answers.resend(message.task, (index, kept, outcome) => {
           if (kept) this.#node.directory.retain(client.id, [returnId(message.task, index)]);
@@ -239,11 +254,11 @@ export class ActorServer {
       ) return;
       if (this.#node.adopt(client, message)) return;
     }
-    const parent = driver ? undefined : this.#node.tasks.get(message.parent);
+    const parent = once ? undefined : this.#node.tasks.get(message.parent);
     const known = this.#actors.get(message.actor);
     const actor = known ?? unknownActor(message.actor, this.#node.shape({}));
     const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);
-    if (!driver) this.#answers.expect(call);
+    if (!once) this.#answers.expect(call);
     const missing = this.#node.admit(call);
     if (missing === undefined) return;
     if (known === undefined) {
@@ -271,16 +286,25 @@ export class ActorServer {
     this.#step({ type: "isolateGone", actor, reason: "it was restarted with kill()", blame: false });
   }
 
+  /** Whether there is such an actor on this node. */
+  has(id: TaskId): boolean {
+    return this.#actors.has(id);
+  }
+
   /** Answers who has a name; the asker then holds the actor. */
   find(client: Client, { request, namespace, name }: Extract<ToNode, { type: "findActor" }>): void {
     const actor = this.#names.get(nameKey(namespace, name));
-    let body: unknown = null;
     if (actor !== undefined) {
       const { module, name: className } = actor.creation.fn.address;
       this.#node.directory.retain(client.id, [actor.id as string as ObjectId]);
-      body = { id: hex(actor.id), module, name: className };
+      return this.#answer(client, request, { id: hex(actor.id), module, name: className });
     }
-    this.#answer(client, request, body);
+    const { findName } = this.#node;
+    if (findName === undefined) return this.#answer(client, request, null);
+    findName(client, namespace, name).catch(() => undefined).then((found) => {
+      if (this.#node.clients.has(client.id)) this.#answer(client, request, found ?? null);
+      this.#node.flush();
+    });
   }
 
   /** Answers when an actor is dead. */
@@ -766,7 +790,10 @@ export class ActorServer {
     const { directory } = this.#node;
     this.#timed.delete(actor);
     const key = nameKey(settings.namespace, settings.name);
-    if (settings.name !== "" && this.#names.get(key) === actor) this.#names.delete(key);
+    if (settings.name !== "" && this.#names.get(key) === actor) {
+      this.#names.delete(key);
+      this.#node.releaseName?.(settings.namespace, settings.name, actor.id);
+    }
     if (!creation.finished) {
       this.#node.failWith(creation, { kind: "error", bytes: this.#deathOf(actor, settings.label) });
     }
@@ -793,37 +820,10 @@ export class ActorServer {
   #failCall(actor: NodeActor, call: CallRecord, why: "died" | "restarting" | "limit" | "logFull"): void {
     if (call.finished) return;
     const { name } = call.entry.settings;
-    const { label, maxPending } = actor.settings;
-    switch (why) {
-      case "died":
-        return this.#node.failWith(call, { kind: "error", bytes: this.#deathOf(actor, name) });
-      case "restarting":
-        return this.#node.fail(
-          call,
-          new ActorRestartingError(
-            `Call ${name} failed: the actor's isolate died while the call was there, so it may have run or not. The ` +
-              `actor starts again; make the call with retries if it may run twice, or make the actor durable`,
-          ),
-        );
-      case "limit":
-        return this.#node.fail(
-          call,
-          new PendingCallsLimitError(
-            `Cannot call ${name}: actor ${label} has ${maxPending} calls that have not ended, as many as its ` +
-              `maxPending allows. Wait for some of them first`,
-          ),
-        );
-      case "logFull":
-        return this.#node.fail(
-          call,
-          new UsageError(
-            `Cannot call ${name}: the log of durable actor ${label} holds ${ACTOR_LOG_BYTES_MAX} bytes since its last ` +
-              `checkpoint. Give the class saveState() and loadState(state), or make it durable: false`,
-          ),
-        );
-      default:
-        unreachable(why);
+    if (why === "died") {
+      return this.#node.failWith(call, { kind: "error", bytes: this.#deathOf(actor, name) });
     }
+    this.#node.fail(call, callFailure(why, name, actor.settings));
   }
 
   /** What a call of a dead actor gets. */
@@ -850,43 +850,6 @@ export function sequential({ settings }: NodeActor): boolean {
 /** What runs in a sequential actor. */
 export function currentCall(actor: NodeActor): CallRecord | undefined {
   return actor.sent.values().next().value;
-}
-
-/** Stands for an actor that is not known, for the call that fails because of it. */
-function unknownActor(id: TaskId, shape: Shape): NodeActor {
-  return new NodeActor(id, id, UNKNOWN, shape);
-}
-
-const UNKNOWN: ActorSettings = {
-  demand: {},
-  label: "unknown",
-  name: "",
-  namespace: "",
-  detached: false,
-  shared: false,
-  concurrency: 1,
-  groups: {},
-  maxPending: 0,
-  restarts: 0,
-  durable: false,
-  checkpointCalls: 0,
-  checkpointMs: 0,
-  linked: false,
-  idleMs: 1,
-  virtual: false,
-};
-
-function nameKey(namespace: string, name: string): string {
-  return JSON.stringify([namespace, name]);
-}
-
-/** An error's record, as far as it can be read here: what was thrown may be of a class that only programs know. */
-function readRecord(bytes: Uint8Array): ErrorRecord {
-  try {
-    return unpack(bytes) as ErrorRecord;
-  } catch {
-    return { code: "TASK_FAILED", message: "what it threw cannot be read by the node" };
-  }
 }
 
 const EXECUTIONS_MAX = 2 ** 29;

@@ -72,4 +72,11 @@ export interface IsolateConfig {
   readonly parent: number;
   readonly bundle: string | undefined;
   readonly args: readonly string[] | undefined;
+  /** Where published code lies, of a node in a cluster. */
+  readonly codeDirectory: string | undefined;
 }
+
+/** What hosts of isolates need to know of their node. */
+export type HostedNodeConfig =
+  & Pick<EmbeddedNodeConfig, "token" | "socket" | "library" | "bundle" | "node">
+  & { readonly args: readonly string[] | undefined; readonly codeDirectory?: string };

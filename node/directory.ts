@@ -34,6 +34,15 @@ export interface ObjectRecord {
   subscribers: number[] | undefined;
   /** Where it lies on disk, when it does not lie in memory. */
   spilled: { readonly offset: number; readonly size: number } | undefined;
+  /**
+   * The peer that this node has the object from, which knows its outcome, or has its bytes where they are not here.
+   * `undefined` of an object that was made here.
+   */
+  home: number | undefined;
+  /** The peer counts this node among the holders: it is to be told when the object is let go of here. */
+  held: boolean;
+  /** The peer was asked for the outcome. */
+  asked: boolean;
 }
 
 /** What the directory's owner is told. */
@@ -43,6 +52,9 @@ export interface DirectoryEvents {
   /** An object is asked for that has no record. If a running task will make it, makes its record and returns it. */
   pending(id: ObjectId): ObjectRecord | undefined;
 }
+
+/** The owner of objects that are not made here. */
+const NOBODY = -1;
 
 /** All objects of one node. */
 export class ObjectDirectory {
@@ -95,8 +107,20 @@ export class ObjectDirectory {
       uses,
       subscribers: undefined,
       spilled: undefined,
+      home: undefined,
+      held: false,
+      asked: false,
     };
     this.#objects.set(id, record);
+    return record;
+  }
+
+  /** An object of another node is referred to here, by something that is about to hold it. @param home The peer. */
+  addForeign(id: ObjectId, home: number): ObjectRecord {
+    const record = this.add(id, NOBODY);
+    record.ownerCount = 0;
+    record.uses--; // it is not made here
+    record.home = home;
     return record;
   }
 
@@ -114,9 +138,9 @@ export class ObjectDirectory {
     return true;
   }
 
-  /** Drops the hold that production had: call it once after `seal`, when all were told. */
+  /** Drops the hold that production had, if it was here: call it once after `seal`, when all were told. */
   sealed(record: ObjectRecord): void {
-    record.uses--;
+    if (record.owner !== NOBODY) record.uses--;
     this.#check(record);
   }
 

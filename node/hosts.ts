@@ -11,12 +11,18 @@
 import { assert } from "../core/assert.ts";
 import { CLAIM_SLOTS } from "../core/limits.ts";
 import type { ObjectStore } from "../store/object_store.ts";
-import { claimsId, type EmbeddedNodeConfig, type HostConfig, type IsolateConfig } from "./config.ts";
+import {
+  claimsId,
+  type EmbeddedNodeConfig,
+  type HostConfig,
+  type HostedNodeConfig,
+  type IsolateConfig,
+} from "./config.ts";
 import type { IsolateFactory } from "./peers.ts";
 
 /** What an isolate is told, whatever it is. */
-function isolateConfig(config: EmbeddedNodeConfig, storePath: string, isolate: number): IsolateConfig {
-  const { token, socket, library, bundle, args, node } = config;
+function isolateConfig(config: HostedNodeConfig, storePath: string, isolate: number): IsolateConfig {
+  const { token, socket, library, bundle, args, node, codeDirectory } = config;
   return {
     isolate,
     token,
@@ -28,6 +34,7 @@ function isolateConfig(config: EmbeddedNodeConfig, storePath: string, isolate: n
     args,
     claims: undefined,
     parent: Deno.pid,
+    codeDirectory,
   };
 }
 
@@ -49,7 +56,7 @@ export function isolateThreads(config: EmbeddedNodeConfig, store: ObjectStore): 
 
 /** Isolates in processes of their own. */
 export function isolateProcesses(
-  config: EmbeddedNodeConfig,
+  config: HostedNodeConfig,
   store: ObjectStore,
   host: HostConfig,
 ): IsolateFactory {

@@ -6,8 +6,7 @@
 
 import type { ActorSettings } from "../core/actor_options.ts";
 import type { TaskId } from "../core/ids.ts";
-import type { FromNode, ToNode } from "../core/messages.ts";
-import type { Channel } from "../transport/channel.ts";
+import type { FromPeer, Message } from "../core/messages.ts";
 import type { CallRecord, NodeActor } from "./actor_records.ts";
 import type { FunctionEntry, SettingsEntry, TaskRecord } from "./tasks.ts";
 
@@ -30,12 +29,24 @@ export interface IsolateFactory {
   start(number: number, exited: (reason: string) => void): IsolateProcess;
 }
 
-/** One connected program or isolate. */
+/** The sending side of a channel. */
+export interface Outlet {
+  send(message: Message): void;
+  flush(): void;
+  close(): void;
+  finish(): void;
+}
+
+/** One connected program, isolate, or other node. */
 export interface Client {
   readonly id: number;
-  readonly channel: Channel<FromNode, ToNode>;
-  role: "driver" | "isolate" | undefined;
+  readonly channel: Outlet;
+  role: "driver" | "isolate" | "peer" | undefined;
   job: TaskId;
+  /** Of a peer: the job's program itself asks, which is never run again. */
+  behalfOfDriver: boolean;
+  /** Of a peer: what it says while code is on its way that it refers to. */
+  held: FromPeer[] | undefined;
   storeClient: number;
   isolate: Isolate | undefined;
   readonly actors: Map<number, ActorSettings>;
@@ -43,6 +54,11 @@ export interface Client {
   readonly settings: Map<number, SettingsEntry>;
   /** Work was queued for it: it is to be flushed. */
   dirty: boolean;
+}
+
+/** Whether what a client asks for is asked for once: by a program, rather than by a task that may be run again. */
+export function asksOnce(client: Client): boolean {
+  return client.role === "driver" || client.role === "peer" && client.behalfOfDriver;
 }
 
 /** One isolate of this node. */

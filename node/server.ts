@@ -14,7 +14,6 @@
 import { assert } from "../core/assert.ts";
 import type { Clock } from "../core/clock.ts";
 import {
-  errorToRecord,
   ObjectLostError,
   ProtocolError,
   type RaydError,
@@ -23,7 +22,16 @@ import {
   UnschedulableError,
   WorkerCrashedError,
 } from "../core/errors.ts";
-import { argumentsId, hex, indexOf, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
+import {
+  argumentsId,
+  hex,
+  indexOf,
+  type ObjectId,
+  returnId,
+  type TaskId,
+  taskIdFromHex,
+  taskOf,
+} from "../core/ids.ts";
 import { ARGUMENT_BYTES_MAX, CLAIM_SLOTS, ISOLATE_START_MS_MAX, STOP_GRACE_MS } from "../core/limits.ts";
 import {
   ACTOR_EXECUTIONS,
@@ -32,27 +40,34 @@ import {
   CLAIM_STARTED,
   claimWord,
   type Dependency,
+  type FoundActor,
   type FromNode,
+  type FromPeer,
   type FunctionAddress,
+  type Message,
   type Outcome,
   PROTOCOL_VERSION,
   type ToNode,
 } from "../core/messages.ts";
-import { RESOURCE_UNIT, showDemand, type TaskSettings } from "../core/options.ts";
+import { creationSettings } from "../core/actor_options.ts";
+import { CPU, RESOURCE_UNIT, showDemand, type TaskSettings } from "../core/options.ts";
 import { unreachable } from "../core/unreachable.ts";
 import { VERSION } from "../core/version.ts";
 import { Dependencies } from "../scheduler/dependencies.ts";
+import type { NodeDescription, NodeLoad } from "../scheduler/global.ts";
 import { LocalScheduler, type SchedulerEffect, type SchedulerEvent } from "../scheduler/local.ts";
 import { ResourcePool, Shapes } from "../scheduler/resources.ts";
 import type { ObjectStore } from "../store/object_store.ts";
 import { pack } from "../store/serialize.ts";
 import { sameToken } from "../transport/token.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
-import { decodeToNode } from "../transport/codec.ts";
+import { decodeFromPeer, decodeToNode } from "../transport/codec.ts";
 import { ObjectDirectory, type ObjectRecord } from "./directory.ts";
 import { CallRecord } from "./actor_records.ts";
-import { ActorServer } from "./actor_server.ts";
-import type { Client, Isolate, IsolateFactory, Residents } from "./peers.ts";
+import { ActorServer, type ActorServices } from "./actor_server.ts";
+import { Cluster } from "./cluster.ts";
+import { packError } from "./outcomes.ts";
+import type { Client, Isolate, IsolateFactory, Outlet, Residents } from "./peers.ts";
 import { Spiller } from "./spill.ts";
 import {
   type FunctionEntry,
@@ -78,6 +93,23 @@ export interface NodeOptions {
   readonly spillPath: string;
   /** Told of what an operator should know. */
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
+  /** How the node reaches others; absent of one that is alone. */
+  readonly abroad?: Abroad;
+}
+
+/** What a node in a cluster is given. */
+export interface Abroad {
+  /** Brings the bytes of an object of `size` bytes from a node into the store. Returns what went wrong. */
+  pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined>;
+  /** Whether code was published that is here, and else brings it. */
+  hasCode(hash: string): boolean;
+  fetchCode(hash: string): Promise<void>;
+  /** Takes code from a program. @throws {ProtocolError} If it is not what its name says. */
+  publishCode(hash: string, code: Uint8Array): void;
+  /** Reserves an actor's name in the cluster. Resolves with whether it was free. */
+  reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean>;
+  releaseName(namespace: string, name: string, actor: TaskId): void;
+  findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
 }
 
 /** Counters of a node. */
@@ -115,6 +147,13 @@ export class NodeServer {
   readonly #directory: ObjectDirectory;
   readonly #spiller: Spiller;
   readonly #actors: ActorServer;
+  readonly #cluster: Cluster | undefined;
+  /** Objects that are being brought here. */
+  readonly #arriving = new Map<ObjectId, Promise<RaydError | undefined>>();
+  /** The peers that jobs of other nodes came from. */
+  readonly #jobHomes = new Map<TaskId, number>();
+  /** How long a task takes here, in milliseconds: an average that forgets. */
+  #meanMs = 1;
   readonly #tasks = new Map<TaskId, TaskRecord>();
   readonly #clients = new Map<number, Client>();
   readonly #isolates = new Map<number, Isolate>();
@@ -160,6 +199,7 @@ export class NodeServer {
       path: options.spillPath,
       collect: () => this.#collect(),
     });
+    this.#cluster = options.abroad === undefined ? undefined : this.#makeCluster();
     this.#actors = this.#makeActors();
     for (let i = 0; i < options.isolatesWarm; i++) {
       this.#scheduler.spawnStarted();
@@ -182,11 +222,7 @@ export class NodeServer {
       send: (client, message) => this.#send(client, message),
       shape: (demand) => this.#shapes.of(demand),
       settings: (settings) => this.#settingsOf(settings),
-      admit: (task) => {
-        this.#tasks.set(task.id, task);
-        this.#useArguments(task);
-        return this.#useDependencies(task);
-      },
+      admit: (task) => this.#admit(task),
       awaitArguments: (task, missing) => this.#dependencies.hold(task, missing),
       adopt: (client, message) => this.#adopt(client, message),
       limitTime: (task) => this.#limitTime(task),
@@ -200,17 +236,137 @@ export class NodeServer {
       startIsolate: (residents) => this.#startIsolate(residents),
       endIsolate: (isolate) => this.#endIsolate(isolate, false),
       dispatch: () => this.#step({ type: "tick", now: this.#now() }),
+      ...this.#names(),
     });
+  }
+
+  /** How names of actors hold in the whole cluster. */
+  #names(): Pick<ActorServices, "reserveName" | "releaseName" | "findName"> {
+    const { abroad } = this.#options;
+    if (abroad === undefined) return {};
+    return {
+      reserveName: abroad.reserveName,
+      releaseName: abroad.releaseName,
+      findName: async (client, namespace, name) => {
+        const found = await abroad.findName(namespace, name);
+        if (found === undefined || !this.#clients.has(client.id)) return undefined;
+        const { id, module, name: className, node } = found;
+        if (!this.#cluster!.foundActor(client, taskIdFromHex(id), node)) return undefined;
+        return { id, module, name: className };
+      },
+    };
+  }
+
+  #makeCluster(): Cluster {
+    return new Cluster({
+      id: this.#options.id,
+      directory: this.#directory,
+      pool: this.#pool,
+      tasks: this.#tasks,
+      clients: this.#clients,
+      now: () => this.#now(),
+      flush: () => this.#flush(),
+      log: this.#options.log,
+      send: (client, message) => this.#send(client, message),
+      hasActor: (id) => this.#actors.has(id),
+      admit: (task) => this.#admit(task),
+      limitTime: (task) => this.#limitTime(task),
+      ready: (task) => this.#step({ type: "ready", task, now: this.#now() }),
+      settle: (task, index, outcome) => this.#settle(task, index, outcome),
+      finish: (task, outcomes) => this.#finish(task, outcomes),
+      fail: (task, error) => this.#fail(task, error),
+      announce: (record) => this.#announce(record),
+      isHere: (record) => record.spilled !== undefined || this.#store.has(record.id),
+      giveAway: (accept) => this.#scheduler.giveAway(accept),
+      backlog: () => ({
+        queued: this.#scheduler.queued,
+        waitedMs: this.#scheduler.waitedMs(this.#now()),
+        meanMs: this.#meanMs,
+        lanes: this.#lanes(),
+      }),
+      output: (message) => this.#output(message),
+    });
+  }
+
+  #admit(task: TaskRecord): readonly ObjectId[] | undefined {
+    this.#tasks.set(task.id, task);
+    this.#useArguments(task);
+    return this.#useDependencies(task);
+  }
+
+  /** How many tasks of one CPU run here at once. */
+  #lanes(): number {
+    return Math.max(1, (this.#pool.total()[CPU] ?? 0) / RESOURCE_UNIT);
+  }
+
+  /** This node's dealings with others. */
+  get cluster(): Cluster | undefined {
+    return this.#cluster;
+  }
+
+  /** How the node is loaded. */
+  load(): NodeLoad {
+    return { free: this.#pool.free(), queued: this.#scheduler.queued, meanMs: this.#meanMs };
   }
 
   /** Takes a connection. @param stream Its bytes. */
   accept(stream: ByteStream): void {
-    const channel = new Channel<FromNode, ToNode>(stream, decodeToNode, "manual");
+    const channel = new Channel<Message, ToNode>(stream, decodeToNode, "manual");
+    const client = this.#client(channel, undefined);
+    channel.start({
+      message: (message) => this.#message(client, message),
+      drained: () => this.#drained(),
+      closed: (error) => this.#clientClosed(client, error),
+    });
+  }
+
+  /** Takes a connection from another node. @param stream Its bytes. */
+  acceptPeer(stream: ByteStream): void {
+    this.#startPeer(stream);
+  }
+
+  /** Connects to another node. @param stream The way there. @param token What it wants to see. */
+  connectPeer(stream: ByteStream): void {
+    const client = this.#startPeer(stream);
+    this.#send(client, {
+      type: "hello",
+      role: "peer",
+      protocol: PROTOCOL_VERSION,
+      version: VERSION,
+      token: this.#options.token,
+      isolate: 0,
+      job: this.#options.id,
+      storeClient: 0,
+      pid: 0,
+    });
+    this.#flush();
+  }
+
+  #startPeer(stream: ByteStream): Client {
+    const channel = new Channel<Message, FromPeer>(stream, decodeFromPeer, "manual");
+    const client = this.#client(channel, undefined);
+    channel.start({
+      message: (message) => this.#peerMessage(client, message),
+      drained: () => this.#drained(),
+      closed: (error) => this.#clientClosed(client, error),
+    });
+    return client;
+  }
+
+  /** The end of a block of messages: the moment to see whether others could help. */
+  #drained(): void {
+    this.#cluster?.balance();
+    this.#flush();
+  }
+
+  #client(channel: Outlet, role: Client["role"]): Client {
     const client: Client = {
       id: this.#nextClient++,
       channel,
-      role: undefined,
+      role,
       job: this.#options.id,
+      behalfOfDriver: false,
+      held: undefined,
       storeClient: 0,
       isolate: undefined,
       functions: new Map(),
@@ -219,11 +375,7 @@ export class NodeServer {
       dirty: false,
     };
     this.#clients.set(client.id, client);
-    channel.start({
-      message: (message) => this.#message(client, message),
-      drained: () => this.#flush(),
-      closed: (error) => this.#clientClosed(client, error),
-    });
+    return client;
   }
 
   /** The node's counters. */
@@ -269,12 +421,70 @@ export class NodeServer {
       if (this.#closed) return;
       this.#step({ type: "tick", now: this.#now() });
       this.#actors.tick(this.#now());
+      this.#cluster?.balance();
       this.#flush();
       this.#tick();
     });
   }
 
   // --- Messages -----------------------------------------------------------------------------------------------
+
+  /** What a peer says, as a client of this node or as a node. */
+  #peerMessage(client: Client, message: FromPeer): void {
+    if (client.held !== undefined) {
+      client.held.push(message);
+      return;
+    }
+    switch (message.type) {
+      case "welcome":
+        if (client.role !== undefined) throw new ProtocolError("Cannot take a second welcome");
+        return this.#peerUp(client, message.node);
+      case "refused":
+        return this.#options.log("warn", `A peer refused the connection: ${message.reason}`);
+      case "result":
+      case "object":
+      case "answer":
+      case "output":
+        this.#cluster!.answered(client, message);
+        break;
+      default:
+        this.#message(client, message);
+    }
+    this.#cluster!.introduced();
+  }
+
+  #peerUp(client: Client, node: TaskId): void {
+    client.role = "peer";
+    // What it has is known once the control store has told of it.
+    const first = this.#cluster!.peerUp(
+      client,
+      this.#described.get(node) ?? { id: node, resources: {}, labels: {} },
+    );
+    if (!first) client.channel.close();
+  }
+
+  /** Other nodes as the control store knows them. */
+  readonly #described = new Map<TaskId, NodeDescription>();
+
+  /** The control store has told of another node. */
+  describe(description: NodeDescription): void {
+    this.#described.set(description.id, description);
+    this.#cluster?.describe(description);
+    this.#flush();
+  }
+
+  /** The control store says that a node is gone: its connection is, whether it knows or not. */
+  nodeGone(id: TaskId): void {
+    this.#described.delete(id);
+    for (const client of [...this.#clients.values()]) {
+      if (client.role === "peer" && this.#cluster?.nodeOf(client.id) === id) client.channel.close();
+    }
+  }
+
+  /** A node has reported how it is loaded. */
+  reported(id: TaskId, load: NodeLoad): void {
+    this.#cluster?.report(id, load);
+  }
 
   #message(client: Client, message: ToNode): void {
     if (client.role === undefined) {
@@ -284,10 +494,32 @@ export class NodeServer {
     switch (message.type) {
       case "submit":
         return this.#submit(client, message);
+      case "delegate":
+        return this.#delegated(client, message);
       case "call": {
         const { fn, entry } = this.#defined(client, message);
+        if (client.role === "peer") this.#introduce(client, message);
+        else if (this.#cluster !== undefined) {
+          if (client.role !== "driver" && !this.#actors.has(message.actor) && this.#adopt(client, message)) {
+            return;
+          }
+          if (this.#cluster.call(client, message, fn, entry, this.#jobOf(client, message.parent))) return;
+        }
         return this.#actors.call(client, message, fn, entry);
       }
+      case "behalf":
+        client.job = message.job;
+        client.behalfOfDriver = message.driver;
+        this.#jobHomes.set(message.job, client.id);
+        return;
+      case "publish":
+        if (this.#options.abroad === undefined) {
+          throw new ProtocolError("Cannot publish code: this node is alone");
+        }
+        return this.#options.abroad.publishCode(message.hash, message.code);
+      case "jobEnded":
+        this.#jobHomes.delete(message.job);
+        return this.#actors.jobEnded(message.job);
       case "done":
         if (message.handle >= ACTOR_EXECUTIONS) return this.#actors.done(client, message);
         return this.#executionDone(client, message);
@@ -333,20 +565,29 @@ export class NodeServer {
         const { fn } = this.#defined(client, message);
         const settings = client.actors.get(message.actor);
         if (settings === undefined) throw new ProtocolError(`No actor settings ${message.actor} are defined`);
+        if (client.role === "peer") this.#introduce(client, message);
+        else if (this.#cluster !== undefined && !this.#actors.has(message.task)) {
+          if (client.role !== "driver" && this.#adopt(client, message)) return;
+          const entry = this.#settingsOf(creationSettings(settings.label, settings.demand));
+          const job = this.#jobOf(client, message.parent);
+          if (this.#cluster.createActor(client, message, fn, entry, settings, job)) return;
+        }
         return this.#actors.create(client, message, fn, settings);
       }
       case "defineActor":
         client.actors.set(message.index, message.settings);
         return;
       case "killActor":
+        if (this.#cluster?.killActor(message.actor, message.restart)) return;
         return this.#actors.kill(message.actor, message.restart);
       case "findActor":
         return this.#actors.find(client, message);
       case "awaitDeath":
+        if (this.#cluster?.awaitDeath(client, message.request, message.actor)) return;
         return this.#actors.awaitDeath(client, message.request, message.actor);
       case "defineFunction":
         client.functions.set(message.index, this.#function(message.address));
-        return;
+        return this.#awaitCode(client, message.address.load);
       case "defineSettings":
         client.settings.set(message.index, this.#settingsOf(message.settings));
         return;
@@ -378,13 +619,11 @@ export class NodeServer {
           execution instanceof CallRecord ? execution : undefined,
           message.text,
         );
-        const driver = this.#drivers.get(execution?.job ?? actor?.job ?? client.job) ??
-          this.#drivers.values().next().value;
-        if (driver === undefined) return;
         const { level, dropped, text } = message;
         const task = execution?.entry.settings.name ?? actor?.settings.label ?? "";
-        return this.#send(driver, {
+        return this.#output({
           type: "output",
+          job: execution?.job ?? actor?.job ?? client.job,
           worker: client.isolate?.number ?? 0,
           task,
           level,
@@ -397,6 +636,50 @@ export class NodeServer {
       default:
         unreachable(message);
     }
+  }
+
+  /** Shows a program what a task of it has printed. */
+  #output(message: Extract<FromNode, { type: "output" }>): void {
+    const program = this.#drivers.get(message.job) ??
+      this.#clients.get(this.#jobHomes.get(message.job) ?? -1) ??
+      (this.#cluster === undefined ? this.#drivers.values().next().value : undefined);
+    if (program !== undefined) this.#send(program, message);
+  }
+
+  /** The job of what a client submits. */
+  #jobOf(client: Client, parent: TaskId): TaskId {
+    return client.role === "driver" ? client.job : this.#tasks.get(parent)?.job ?? client.job;
+  }
+
+  /** What a peer's request refers to has its home there, if it is not known here. */
+  #introduce(
+    client: Client,
+    { dependencies, args }: { readonly dependencies: readonly ObjectId[]; readonly args: Outcome },
+  ): void {
+    const cluster = this.#cluster!;
+    for (const object of dependencies) cluster.introduce(client, object, undefined);
+    cluster.introduceAll(client, args);
+  }
+
+  /** Functions are only there when their code is: until then nothing of the client is looked at. */
+  #awaitCode(client: Client, load: string): void {
+    const { abroad } = this.#options;
+    if (!load.startsWith("rayd:") || abroad === undefined) return;
+    const hash = load.slice("rayd:".length);
+    if (client.role !== "peer" || abroad.hasCode(hash)) return;
+    client.held ??= [];
+    abroad.fetchCode(hash).then(() => {
+      const held = client.held ?? [];
+      client.held = undefined;
+      for (let i = 0; i < held.length && !this.#closed; i++) {
+        if (client.held !== undefined) (client.held as FromPeer[]).push(held[i]!);
+        else this.#peerMessage(client, held[i]!);
+      }
+      this.#drained();
+    }, (error: Error) => {
+      this.#options.log("error", `Code ${hash} cannot be had: ${error.message}`);
+      client.channel.close();
+    });
   }
 
   #hello(client: Client, hello: Extract<ToNode, { type: "hello" }>): void {
@@ -415,6 +698,11 @@ export class NodeServer {
       );
     }
     client.storeClient = hello.storeClient;
+    if (hello.role === "peer") {
+      if (this.#cluster === undefined) return refuse("this node is alone");
+      this.#send(client, { type: "welcome", node: this.#options.id });
+      return this.#peerUp(client, hello.job);
+    }
     if (hello.role === "isolate") {
       const isolate = this.#isolates.get(hello.isolate);
       if (isolate === undefined || isolate.client !== undefined) {
@@ -442,18 +730,30 @@ export class NodeServer {
       Object.fromEntries(Object.entries(units).map(([name, n]) => [name, n / RESOURCE_UNIT]));
     switch (topic) {
       case "nodes":
-        return [{
-          id: hex(this.#options.id),
-          alive: true,
-          resources: amounts(this.#pool.total()),
-          available: amounts(this.#pool.free()),
-          isolates: this.#isolates.size,
-          storeCapacity: this.#store.capacity,
-        }];
+        return [
+          {
+            id: hex(this.#options.id),
+            alive: true,
+            resources: amounts(this.#pool.total()),
+            available: amounts(this.#pool.free()),
+            isolates: this.#isolates.size,
+            storeCapacity: this.#store.capacity,
+          },
+          ...(this.#cluster?.nodes() ?? []).map(({ node, free }) => ({
+            id: hex(node.id),
+            alive: true,
+            resources: amounts(node.resources),
+            available: amounts(free),
+            isolates: 0,
+            storeCapacity: 0,
+          })),
+        ];
       case "cluster":
-        return amounts(this.#pool.total());
+        return amounts(
+          sum(this.#pool.total(), (this.#cluster?.nodes() ?? []).map(({ node }) => node.resources)),
+        );
       case "available":
-        return amounts(this.#pool.free());
+        return amounts(sum(this.#pool.free(), (this.#cluster?.nodes() ?? []).map(({ free }) => free)));
       case "stats":
         return this.stats();
       default:
@@ -520,7 +820,8 @@ export class NodeServer {
     const missing = this.#useDependencies(task);
     if (missing === undefined) return;
     if (this.#broken !== undefined) return this.#failBroken(task);
-    if (!this.#pool.couldEverFit(entry.shape)) {
+    const foreign = !this.#pool.couldEverFit(entry.shape);
+    if (foreign && this.#cluster === undefined) {
       return this.#fail(
         task,
         new UnschedulableError(
@@ -535,8 +836,57 @@ export class NodeServer {
     }
     this.#limitTime(task);
     if (missing.length > 0) {
-      if (!this.#chain(task, missing)) this.#dependencies.hold(task, missing);
-    } else this.#step({ type: "ready", task, now: this.#now() });
+      if (foreign || !this.#chain(task, missing)) this.#dependencies.hold(task, missing);
+    } else this.#ready(task);
+  }
+
+  /** All that a task depends on is there. */
+  #ready(task: TaskRecord): void {
+    if (this.#cluster !== undefined && !this.#pool.couldEverFit(task.shape)) {
+      return this.#cluster.placeAbroad(task);
+    }
+    this.#step({ type: "ready", task, now: this.#now() });
+  }
+
+  /** A peer gives a task to this node. */
+  #delegated(client: Client, message: Extract<ToNode, { type: "delegate" }>): void {
+    const { fn, entry } = this.#defined(client, message);
+    if (client.role !== "peer") throw new ProtocolError("Cannot delegate: only a node can");
+    if (this.#adopt(client, message)) return;
+    const { dependencies, args } = message;
+    for (const { object, outcome } of dependencies) this.#cluster!.introduce(client, object, outcome);
+    this.#cluster!.introduceAll(client, args);
+    const submitted = { ...message, dependencies: dependencies.map(({ object }) => object) };
+    const task = new TaskRecord(submitted, client.job, fn, entry, client.id);
+    task.foreign = true;
+    const missing = this.#admit(task);
+    if (args.kind === "stored") this.#cluster!.introduceArguments(client, task.id);
+    if (missing === undefined) return;
+    if (this.#broken !== undefined) return this.#failBroken(task);
+    if (!this.#pool.couldEverFit(entry.shape)) {
+      return this.#fail(
+        task,
+        new UnschedulableError(`Task ${entry.settings.name} was sent to a node that can never run it`),
+      );
+    }
+    this.#bringArguments(task);
+    if (missing.length > 0) this.#dependencies.hold(task, missing);
+    else this.#step({ type: "ready", task, now: this.#now() });
+  }
+
+  /** Begins to bring what a task will read here, so that it need not wait for it. */
+  #bringArguments(task: TaskRecord): void {
+    const bring = (id: ObjectId) => {
+      const record = this.#directory.get(id);
+      if (record?.home === undefined || record.outcome?.kind !== "stored" || this.#store.has(id)) return;
+      this.#directory.use(id);
+      this.#bring(record).then(() => {
+        this.#directory.unuse(id);
+        this.#flush();
+      });
+    };
+    for (const id of task.dependencies) bring(id);
+    if (task.args.kind === "stored") bring(argumentsId(task.id));
   }
 
   #limitTime(task: TaskRecord): void {
@@ -618,8 +968,10 @@ export class NodeServer {
     for (const object of task.dependencies) {
       const record = this.#directory.get(object);
       if (record === undefined) failure ??= lost(object);
-      else if (record.outcome === undefined) missing.push(object);
-      else if (record.outcome.kind === "error") failure ??= record.outcome;
+      else if (record.outcome === undefined) {
+        missing.push(object);
+        this.#cluster?.want(record);
+      } else if (record.outcome.kind === "error") failure ??= record.outcome;
       this.#directory.use(object);
     }
     if (failure === undefined) return missing;
@@ -802,6 +1154,7 @@ export class NodeServer {
     }
     this.#executionEnded(isolate, task);
     observeDuration(task.fn, message.durationUs / 1000);
+    this.#meanMs += (message.durationUs / 1000 - this.#meanMs) / 16;
     if (message.outcomes.length < task.entry.settings.returns) {
       throw new ProtocolError("An execution ended with too few outcomes");
     }
@@ -838,6 +1191,7 @@ export class NodeServer {
     const task = this.#tasks.get(id);
     if (task === undefined) return;
     task.consumed = Math.max(task.consumed, count);
+    if (task.remote >= 0) return this.#cluster!.consumed(task);
     const isolate = task instanceof CallRecord ? task.actor.isolate : this.#isolates.get(task.isolate);
     const client = isolate?.client;
     if (client !== undefined) this.#send(client, { type: "consumed", task: id, count: task.consumed });
@@ -881,6 +1235,7 @@ export class NodeServer {
   #settle(task: TaskRecord, index: number, outcome: Outcome): void {
     const client = this.#clients.get(task.client);
     const known = task.results?.[index];
+    if (client?.role === "peer") this.#cluster!.beforeResult(client);
     if (task.answers !== undefined) {
       task.answers[index] = outcome;
       if (!isOwners(outcome)) this.#directory.use(returnId(task.id, index));
@@ -892,7 +1247,11 @@ export class NodeServer {
       return;
     }
     const record = known ?? this.#directory.declare(returnId(task.id, index), task.client);
-    if (!this.#directory.seal(record, outcome)) return this.#drop(record.id, outcome);
+    if (!this.#directory.seal(record, outcome)) {
+      if (task.remote >= 0) return this.#cluster!.dropped(task, index, outcome);
+      return this.#drop(record.id, outcome);
+    }
+    if (task.remote >= 0) this.#cluster!.settled(task, record, outcome);
     if (client !== undefined) {
       this.#send(client, { type: "result", handle: task.handle, index, kept: true, outcome });
     } else this.#directory.disown(record);
@@ -925,7 +1284,7 @@ export class NodeServer {
     }
     if (task instanceof CallRecord) return this.#actors.argumentsArrived(task, failure);
     if (failure !== undefined) return this.#finishWith(task, failure);
-    this.#step({ type: "ready", task, now: this.#now() });
+    this.#ready(task);
   }
 
   /** An outcome that nobody will see: what it put into the store goes. */
@@ -978,6 +1337,13 @@ export class NodeServer {
     const isolate = this.#isolates.get(task.isolate);
     const { execution } = task;
     this.#dependencies.remove(task);
+    if (task.state === "delegated" || task.remote >= 0) {
+      this.#cluster!.forget(task);
+      this.#fail(task, error);
+      this.#cluster!.cancel(task, force, recursive);
+      if (recursive) this.#stopChildren(task.id, force);
+      return;
+    }
     if (task instanceof CallRecord) {
       this.#fail(task, error);
       if (recursive) this.#stopChildren(task.id, force);
@@ -1016,14 +1382,14 @@ export class NodeServer {
     if (record.outcome === undefined) {
       record.subscribers ??= [];
       if (!record.subscribers.includes(client.id)) record.subscribers.push(client.id);
-      return;
+      return this.#cluster?.want(record);
     }
-    if (record.spilled === undefined) {
-      const outcome = record.outcome.kind === "stored" && !this.#store.has(id) ? lost(id) : record.outcome;
-      return this.#send(client, { type: "object", object: id, outcome });
+    // A peer fetches the bytes when it needs them.
+    if (client.role === "peer" || this.#isHere(record)) {
+      return this.#send(client, { type: "object", object: id, outcome: record.outcome });
     }
     this.#directory.use(id);
-    this.#spiller.restore(record).then((error) => {
+    this.#bring(record).then((error) => {
       const outcome: Outcome = error === undefined
         ? record.outcome!
         : { kind: "error", bytes: packError(error) };
@@ -1031,6 +1397,47 @@ export class NodeServer {
       this.#flush();
       this.#directory.unuse(id);
     });
+  }
+
+  /** Whether all of an object's value is at hand. */
+  #isHere(record: ObjectRecord): boolean {
+    return record.outcome?.kind !== "stored" || record.spilled === undefined && this.#store.has(record.id);
+  }
+
+  /** Brings an object into memory, from disk or from the node that has it. @returns What went wrong. */
+  #bring(record: ObjectRecord): Promise<RaydError | undefined> {
+    if (record.spilled !== undefined) return this.#spiller.restore(record);
+    if (this.#isHere(record)) return Promise.resolve(undefined);
+    const { id, outcome, home } = record;
+    const node = home === undefined ? undefined : this.#cluster?.nodeOf(home);
+    if (node === undefined || outcome?.kind !== "stored") return Promise.resolve(lostError(id));
+    const known = this.#arriving.get(id);
+    if (known !== undefined) return known;
+    const arriving = this.#pull(node, id, outcome.size).finally(() => this.#arriving.delete(id));
+    this.#arriving.set(id, arriving);
+    return arriving;
+  }
+
+  async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
+    const error = await this.#options.abroad!.pull(node, id, size);
+    // Nobody may have wanted it any more by the time it was here.
+    if (error === undefined && this.#directory.get(id) === undefined) this.#store.delete(id);
+    return error;
+  }
+
+  /** Makes room in the store. @returns What went wrong. */
+  makeRoom(bytes: number): Promise<RaydError | undefined> {
+    return this.#spiller.makeRoom(bytes);
+  }
+
+  /** Has an object's bytes in memory, for another node that wants them. @returns Whether they are. */
+  async provide(id: ObjectId): Promise<boolean> {
+    const record = this.#directory.get(id);
+    if (record === undefined) return false;
+    this.#directory.use(id);
+    const error = await this.#bring(record);
+    this.#directory.unuse(id);
+    return error === undefined;
   }
 
   /** From the first object in the store on, memory is kept faulted in ahead of its use. */
@@ -1045,6 +1452,7 @@ export class NodeServer {
     if (record.outcome?.kind === "stored") this.#store.delete(record.id);
     this.#spiller.freed(record);
     this.#actors.freed(record.id);
+    this.#cluster?.freed(record);
   }
 
   #collect(): void {
@@ -1177,12 +1585,19 @@ export class NodeServer {
         );
       }
       this.#actors.jobEnded(client.job);
+      this.#cluster?.jobEnded(client.job);
+    } else if (client.role === "peer") {
+      for (const task of [...this.#tasks.values()]) {
+        if (task.client !== client.id || task.finished) continue;
+        this.#stop(task, new TaskCancelledError("The node that submitted the task is gone"), true, false);
+      }
+      this.#cluster!.peerDown(client);
     }
     this.#directory.clientGone(client.id);
     this.#flush();
   }
 
-  #send(client: Client, message: FromNode): void {
+  #send(client: Client, message: Message): void {
     client.channel.send(message);
     if (!client.dirty) {
       client.dirty = true;
@@ -1192,6 +1607,7 @@ export class NodeServer {
 
   #flush(): void {
     this.#time = -1;
+    this.#cluster?.tellAllHolds();
     for (const client of this.#dirty) {
       client.dirty = false;
       client.channel.flush();
@@ -1211,6 +1627,8 @@ function stateOf(task: TaskRecord): string {
       return "running";
     case "suspended":
       return "waiting for other tasks";
+    case "delegated":
+      return "with another node";
     case "ended":
       return "ending";
     default:
@@ -1224,15 +1642,26 @@ function isOwners(outcome: Outcome): boolean {
 }
 
 function lost(object: ObjectId): Outcome {
-  const message =
-    `Object ${
-      hex(object, true)
-    } is lost: no Ref to it was left, so it was freed. Keep a Ref for as long as ` +
-    `the value is needed`;
-  return { kind: "error", bytes: packError(new ObjectLostError(message)) };
+  return { kind: "error", bytes: packError(lostError(object)) };
 }
 
-/** An error's bytes, as outcomes carry them. */
-export function packError(error: RaydError): Uint8Array {
-  return pack(errorToRecord(error)).toBytes().slice();
+function lostError(object: ObjectId): ObjectLostError {
+  return new ObjectLostError(
+    `Object ${
+      hex(object, true)
+    } is lost: no Ref to it was left, so it was freed, or the node that had it is gone. Keep a Ref for as long as ` +
+      `the value is needed`,
+  );
+}
+
+/** Amounts added up, by name. */
+function sum(
+  first: Readonly<Record<string, number>>,
+  others: readonly Readonly<Record<string, number>>[],
+): Record<string, number> {
+  const total: Record<string, number> = { ...first };
+  for (const amounts of others) {
+    for (const [name, n] of Object.entries(amounts)) total[name] = (total[name] ?? 0) + n;
+  }
+  return total;
 }

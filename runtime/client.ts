@@ -86,6 +86,8 @@ export interface Connection {
   readonly conn: Deno.Conn;
   readonly token: string;
   readonly store: ObjectStore;
+  /** Code to publish before anything else, named by its hash. */
+  readonly code?: { readonly hash: string; readonly text: string };
 }
 
 /** What a client is made of. */
@@ -236,6 +238,10 @@ export class Client {
       storeClient: connection.store.client,
       pid: Deno.pid,
     });
+    if (connection.code !== undefined) {
+      const { hash, text } = connection.code;
+      this.#channel.send({ type: "publish", hash, code: new TextEncoder().encode(text) });
+    }
     for (const message of this.#early) this.#channel.send(message);
     this.#early = [];
     this.#channel.flush();

@@ -40,7 +40,7 @@ import { collectGarbage } from "./collect.ts";
 import { type Client, type Scope, scopeOf } from "./client.ts";
 import type { Handle } from "./handle.ts";
 import { Entry } from "./ref.ts";
-import { find, namesOf } from "./registry.ts";
+import { find, namesOf, setLoading } from "./registry.ts";
 
 /** What a task can learn about itself. */
 export interface TaskContext {
@@ -224,6 +224,8 @@ export class Executor {
   readonly #settings = new Map<number, TaskSettings>();
   readonly #functions = new Map<number, (...args: unknown[]) => unknown>();
   readonly #imports = new Map<string, Promise<void>>();
+  #importing: Promise<void> = Promise.resolve();
+  readonly #codeDirectory: string;
   #queue: Extract<FromNode, { type: "execute" }>[] = [];
   readonly #running = new Map<number, Execution>();
   readonly #places: Place[] = [];
@@ -238,8 +240,9 @@ export class Executor {
   #resting = false;
 
   /** @param client The connection. @param claims The table shared with the node. */
-  constructor(client: Client, claims: Int32Array, clock: Clock, isolate: number) {
+  constructor(client: Client, claims: Int32Array, clock: Clock, isolate: number, codeDirectory = "") {
     this.#client = client;
+    this.#codeDirectory = codeDirectory;
     this.#claims = claims;
     this.#clock = clock;
     this.isolate = isolate;
@@ -412,11 +415,11 @@ export class Executor {
     const { load, module, name } = this.#addresses.get(index)!;
     let loading = this.#imports.get(load);
     if (loading === undefined) {
-      loading = import(load).then(() => {});
+      loading = this.#import(load);
       this.#imports.set(load, loading);
     }
     await loading;
-    const declared = find(module, name);
+    const declared = find(load, module, name);
     if (declared === undefined) {
       const names = namesOf(module);
       throw new UsageError(
@@ -429,6 +432,21 @@ export class Executor {
     }
     this.#functions.set(index, declared.fn);
     return declared.fn;
+  }
+
+  /** Imports code, one at a time, so that it is known whose declarations they are. */
+  #import(load: string): Promise<void> {
+    if (!load.startsWith("rayd:")) return import(load).then(() => {});
+    const importing = this.#importing.then(async () => {
+      setLoading(load);
+      try {
+        await import(`file://${this.#codeDirectory}/${load.slice("rayd:".length)}.mjs`);
+      } finally {
+        setLoading(undefined);
+      }
+    });
+    this.#importing = importing.catch(() => {});
+    return importing;
   }
 
   /**

@@ -8,7 +8,7 @@ import { Worker } from "node:worker_threads";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
-import { NODE_START_MS_MAX, STORE_BYTES_MIN, STORE_SHARE_DEFAULT } from "../core/limits.ts";
+import { NODE_START_MS_MAX } from "../core/limits.ts";
 import { MEMORY, parseDemand } from "../core/options.ts";
 import type { EmbeddedNodeConfig, EmbeddedNodeReply, Isolation, LogLevel } from "../node/config.ts";
 import { raystoreLibrary } from "../store/library.ts";
@@ -16,7 +16,9 @@ import { ObjectStore } from "../store/object_store.ts";
 import { Client, type Scope, scopeOf } from "./client.ts";
 import { printOutput } from "./console.ts";
 import { taskContext } from "./executor.ts";
-import { bundleUrl } from "./registry.ts";
+import { findNode } from "./attach.ts";
+import { bundleText, bundleUrl } from "./registry.ts";
+import { hostCommand, storeMemoryOf } from "./machine.ts";
 import { clientIfAny, setAutoInit, setClient } from "./session.ts";
 
 /** Options of {@link init}. */
@@ -52,7 +54,8 @@ export interface Cluster extends AsyncDisposable {
 /** What {@link init} has started. */
 interface Session {
   readonly client: Client;
-  readonly node: Worker;
+  /** The embedded node; absent in a program that has joined a cluster. */
+  readonly node: Worker | undefined;
   readonly started: Promise<void>;
   ended: Promise<void> | undefined;
 }
@@ -60,7 +63,9 @@ interface Session {
 let session: Session | undefined;
 
 /**
- * Starts rayd in this program: a node embedded in this process. Optional: the first call that needs it does the same
+ * Starts rayd in this program: a node embedded in this process; or, if `RAYD_ADDRESS` names the head of a cluster
+ * (`HOST:PORT`), the connection to a node of it that runs on this machine, and then what the node offers is not this
+ * program's to say. Optional: the first call that needs it does the same
  * with default options.
  *
  * @param options What the node offers.
@@ -95,12 +100,8 @@ export function isInitialized(): boolean {
 }
 
 function start(options: InitOptions): Session {
-  if (Deno.env.get("RAYD_ADDRESS")) {
-    throw new UsageError(
-      "Cannot join the cluster at RAYD_ADDRESS: this version of rayd runs on one machine, in the program's own process. " +
-        "Unset RAYD_ADDRESS",
-    );
-  }
+  const address = Deno.env.get("RAYD_ADDRESS");
+  // In a cluster it is the nodes that say what they offer; but a wrong option is wrong there too.
   const config = configOf(options);
   const job = taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16)));
   const root: Scope = scopeOf(job);
@@ -116,6 +117,12 @@ function start(options: InitOptions): Session {
       if (message.type === "output") printOutput(message);
     },
   });
+  if (address) {
+    const started = attach(client, address);
+    started.catch((error) => client.end(asRaydError(error)));
+    setClient(client);
+    return session = { client, node: undefined, started, ended: undefined };
+  }
   const node = new Worker(new URL("../node/main.ts", import.meta.url));
   const ended = (error: RaydError) => client.end(error);
   const started = new Promise<void>((resolve, reject) => {
@@ -145,6 +152,22 @@ function start(options: InitOptions): Session {
   return session;
 }
 
+/** Joins the cluster at `address`, by a node of it that runs on this machine. */
+async function attach(client: Client, address: string): Promise<void> {
+  const load = bundleUrl(), text = bundleText();
+  if (load === undefined || text === undefined) {
+    throw new UsageError(
+      "Cannot join the cluster at RAYD_ADDRESS: its nodes run code as a bundle. Start the program with `rayd run`",
+    );
+  }
+  const { conn, token, storePath } = await findNode(
+    address,
+    taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
+  );
+  const store = ObjectStore.open(raystoreLibrary(), storePath);
+  await client.connect({ conn, token, store, code: { hash: load.slice("rayd:".length), text } });
+}
+
 async function connect(client: Client, config: EmbeddedNodeConfig, storePath: string): Promise<void> {
   const conn = await Deno.connect({ transport: "unix", path: config.socket });
   const store = ObjectStore.open(config.library, storePath);
@@ -156,6 +179,7 @@ async function end({ client, node, started }: Session): Promise<void> {
   await client.settleViews();
   client.end(new DisconnectedError("rayd was shut down in this program"));
   setClient(undefined);
+  if (node === undefined) return;
   const down = Promise.withResolvers<void>();
   node.on("message", (reply: EmbeddedNodeReply) => reply.type === "failed" && down.resolve());
   const giveUp = systemClock.after(NODE_STOP_MS_MAX, down.resolve);
@@ -229,37 +253,6 @@ function configOf(options: InitOptions): EmbeddedNodeConfig {
   };
 }
 
-/**
- * How a host process is started: the executable knows how; plain Deno is given the module, and the configuration that
- * the program runs under (`RAYD_DENO_CONFIG` where it cannot be found).
- */
-function hostCommand(): { command: string; args: string[] } {
-  const command = Deno.execPath();
-  if (Deno.build.standalone) return { command, args: ["host"] };
-  const config = Deno.env.get("RAYD_DENO_CONFIG") || configFile(new URL(Deno.mainModule));
-  const module = new URL("./host_main.ts", import.meta.url).href;
-  return {
-    command,
-    args: ["run", "-A", "--no-check", "--quiet", ...(config ? ["--config", config] : []), module],
-  };
-}
-
-/** The Deno configuration that the program runs under, as Deno finds it: beside its main module or above. */
-function configFile(main: URL): string | undefined {
-  if (main.protocol !== "file:") return undefined;
-  for (let directory = new URL(".", main);; directory = new URL("..", directory)) {
-    for (const name of ["deno.json", "deno.jsonc"]) {
-      const path = decodeURIComponent(new URL(name, directory).pathname);
-      try {
-        if (Deno.statSync(path).isFile) return path;
-      } catch {
-        // Not here.
-      }
-    }
-    if (directory.pathname === "/") return undefined;
-  }
-}
-
 /** How long an embedded node may take to end before it is ended. */
 const NODE_STOP_MS_MAX = 2_000;
 
@@ -279,34 +272,6 @@ function resourcesOf(text: string | undefined): Record<string, number> {
     // Said below.
   }
   throw new UsageError(`Cannot use resources ${text}: give JSON such as {"licence": 2}`);
-}
-
-/** The store's size: what was asked for, or a share of memory; never more than shared memory has room for. */
-function storeMemoryOf(asked: number | undefined, machine: number): number {
-  const room = sharedMemoryFree();
-  if (asked !== undefined) {
-    if (!Number.isFinite(asked) || asked < STORE_BYTES_MIN) {
-      throw new UsageError(`Cannot use storeMemory ${asked}: give ${STORE_BYTES_MIN} bytes or more`);
-    }
-    if (asked > room) {
-      throw new UsageError(
-        `Cannot make an object store of ${asked} bytes: /dev/shm has room for ${room}. Ask for less, or make it larger ` +
-          `(for containers: --shm-size)`,
-      );
-    }
-    return Math.floor(asked);
-  }
-  return Math.max(STORE_BYTES_MIN, Math.floor(Math.min(machine * STORE_SHARE_DEFAULT, room * 0.9)));
-}
-
-function sharedMemoryFree(): number {
-  try {
-    const info = Deno.readTextFileSync("/proc/meminfo");
-    const available = /MemAvailable:\s+(\d+)/.exec(info);
-    return available === null ? Infinity : Number(available[1]) * 1024;
-  } catch {
-    return Infinity;
-  }
 }
 
 function asRaydError(error: unknown): RaydError {

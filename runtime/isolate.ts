@@ -47,7 +47,13 @@ export async function runIsolate(config: IsolateConfig): Promise<void> {
     drained: () => executor.drain(),
     closed: () => config.claims === undefined ? Deno.exit(0) : self.close(),
   });
-  const executor = new Executor(client, claimsOf(config, store), systemClock, config.isolate);
+  const executor = new Executor(
+    client,
+    claimsOf(config, store),
+    systemClock,
+    config.isolate,
+    config.codeDirectory,
+  );
   setClient(client);
   forwardConsole(client, systemClock, taskHandle);
   // What a task leaves behind must not take other tasks with it: it is reported, like any other output.

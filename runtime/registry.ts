@@ -22,13 +22,28 @@ const declared = new Map<string, Declared>();
 
 /** The URL that isolates import to have everything declared: the bundle, if there is one. */
 let bundle: string | undefined;
+/** The bundle's text, for a cluster. */
+let bundleCode: string | undefined;
+/** What an isolate that serves several programs imports right now. */
+let loading: string | undefined;
 /** The source module whose part of the bundle is being evaluated, and all whose part was. */
 let bundledModule: string | undefined;
 const bundledModules = new Set<string>();
 
-/** The program is a bundle. @param url What isolates are to import. */
-export function setBundle(url: string): void {
+/** The program is a bundle. @param url What isolates are to import. @param code Its text, for a cluster. */
+export function setBundle(url: string, code?: string): void {
   bundle = url;
+  bundleCode = code;
+}
+
+/** The bundle's text, if the program is one that runs on a cluster. */
+export function bundleText(): string | undefined {
+  return bundleCode;
+}
+
+/** An isolate begins to import something; what is declared from here on belongs to it, until `undefined` is given. */
+export function setLoading(load: string | undefined): void {
+  loading = load;
 }
 
 /** What isolates are to import, if the program is a bundle. */
@@ -44,7 +59,7 @@ export function enterModule(url: string): void {
 
 /** The URL to import for what `module` declares. */
 export function loadUrl(module: string): string {
-  return bundle ?? module;
+  return loading ?? bundle ?? module;
 }
 
 /**
@@ -53,7 +68,7 @@ export function loadUrl(module: string): string {
  * @throws {UsageError} If the module has declared another function of that name.
  */
 export function declare(declaration: Declared): void {
-  const key = `${declaration.module}\n${declaration.name}`;
+  const key = keyOf(loadUrl(declaration.module), declaration.module, declaration.name);
   const known = declared.get(key);
   if (known !== undefined && known.fn !== declaration.fn) {
     throw new UsageError(
@@ -63,9 +78,14 @@ export function declare(declaration: Declared): void {
   declared.set(key, declaration);
 }
 
-/** What `module` declared under `name`. */
-export function find(module: string, name: string): Declared | undefined {
-  return declared.get(`${module}\n${name}`);
+/** What `module` declared under `name`, as part of what was imported from `load`. */
+export function find(load: string, module: string, name: string): Declared | undefined {
+  return declared.get(keyOf(load, module, name));
+}
+
+/** Programs that share an isolate may have different modules of one name: two versions of one script. */
+function keyOf(load: string, module: string, name: string): string {
+  return `${load}\n${module}\n${name}`;
 }
 
 /** The names that `module` has declared. */

@@ -27,7 +27,14 @@ import { FairQueue, type Queueable } from "./queue.ts";
 import type { ResourcePool, Shape } from "./resources.ts";
 
 /** Where a task is. */
-export type TaskState = "new" | "queued" | "sent" | "suspended" | "ended";
+export type TaskState =
+  | "new"
+  | "queued"
+  | "sent"
+  | "suspended"
+  /** Given to another node. It is that node's until it ends, or until it is made ready here again. */
+  | "delegated"
+  | "ended";
 
 /** A task, as the scheduler sees it; the fields below `retries` are the scheduler's own. */
 export interface SchedulerTask extends Queueable {
@@ -177,6 +184,24 @@ export class LocalScheduler<T extends SchedulerTask> {
     return { sent: sent + suspended, running, suspended };
   }
 
+  /** How long the tasks that wait have waited at most, in milliseconds. @param now The time. */
+  waitedMs(now: number): number {
+    const since = this.#queue.oldest();
+    return since === undefined ? 0 : Math.max(0, now - since);
+  }
+
+  /**
+   * Gives a waiting task away, to be run by another node.
+   *
+   * @param accept Whether there is a place for such a task; asked once a line, of its youngest task.
+   * @returns The task, which is not this scheduler's any more.
+   */
+  giveAway(accept: (task: T) => boolean): T | undefined {
+    const task = this.#queue.takeYoungest(accept);
+    if (task !== undefined) task.state = "delegated";
+    return task;
+  }
+
   /** An isolate was started without having been asked for. It counts as on its way. */
   spawnStarted(): void {
     this.#spawning++;
@@ -203,7 +228,10 @@ export class LocalScheduler<T extends SchedulerTask> {
     this.#effects = effects;
     switch (event.type) {
       case "ready":
-        assert(event.task.state === "new", `task made ready in state ${event.task.state}`);
+        assert(
+          event.task.state === "new" || event.task.state === "delegated",
+          `task made ready in state ${event.task.state}`,
+        );
         event.task.readyAt = event.now;
         this.#enqueue(event.task, false);
         break;

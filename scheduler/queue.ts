@@ -139,6 +139,54 @@ export class FairQueue<T extends Queueable> {
     return undefined;
   }
 
+  /** When the task that has waited longest became ready. */
+  oldest(): number | undefined {
+    let oldest: number | undefined;
+    for (const job of this.#jobs) {
+      for (let l = 0; l < job.lines.length; l++) {
+        const head = this.#head(job, job.lines[l]!);
+        if (head === undefined) l--;
+        else if (oldest === undefined || head.readyAt < oldest) oldest = head.readyAt;
+      }
+    }
+    return oldest;
+  }
+
+  /**
+   * Takes the task that would have its turn last: of the job that has most waiting, the lowest priority, the end of the
+   * longest line.
+   *
+   * @param accept Asked of the last task of each line until it says yes.
+   */
+  takeYoungest(accept: (task: T) => boolean): T | undefined {
+    const jobs = this.#jobs.length === 1 ? this.#jobs : [...this.#jobs].sort((a, b) => b.live - a.live);
+    for (const job of jobs) {
+      const lines = job.lines.length === 1
+        ? [...job.lines]
+        : [...job.lines].sort((a, b) => a.priority - b.priority || b.tasks.length - a.tasks.length);
+      for (const line of lines) {
+        const task = this.#last(line);
+        if (task === undefined || !accept(task)) continue;
+        line.tasks.popBack();
+        task.queued = false;
+        job.live--;
+        this.#length--;
+        if (job.live === 0) this.#forget(job);
+        return task;
+      }
+    }
+    return undefined;
+  }
+
+  /** The last task of a line that is still to be run. */
+  #last(line: Line<T>): T | undefined {
+    for (;;) {
+      const last = line.tasks.peekBack();
+      if (last === undefined || last.queued) return last;
+      line.tasks.popBack();
+    }
+  }
+
   /** Of a job's lines that fit, the one of the highest priority whose head has waited longest. */
   #choose(job: Job<T>, fits: (shape: Shape) => boolean): Line<T> | undefined {
     let best: Line<T> | undefined;

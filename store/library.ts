@@ -8,6 +8,11 @@
 import { UsageError } from "../core/errors.ts";
 import { extractAsset } from "./assets.ts";
 
+/** The native part of lmdb in the executable, extracted if need be; elsewhere lmdb finds it by itself. */
+export function lmdbAddon(): string | undefined {
+  return Deno.build.standalone ? extractAsset("lmdb.node") : undefined;
+}
+
 /** The path of the library, extracted if need be. @throws {UsageError} If there is none, saying how it is made. */
 export function raystoreLibrary(): string {
   const given = Deno.env.get("RAYD_STORE_LIBRARY");

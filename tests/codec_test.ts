@@ -101,7 +101,7 @@ type Kinds<M extends Message> = {
 
 const TO_NODE: Kinds<ToNode> = {
   hello: fc.record({
-    role: fc.constantFrom("driver" as const, "isolate" as const),
+    role: fc.constantFrom("driver" as const, "isolate" as const, "peer" as const),
     protocol: u32,
     version: text,
     token: text,
@@ -146,6 +146,18 @@ const TO_NODE: Kinds<ToNode> = {
   awaitDeath: fc.record({ request: u32, actor: task }),
   waiting: fc.record({ handle: u32, objects }),
   defineActor: fc.record({ index: u32, settings: actorSettings }),
+  behalf: fc.record({ job: task, driver: fc.boolean() }),
+  delegate: fc.record({
+    handle: u32,
+    task,
+    parent: task,
+    fn: u32,
+    settings: u32,
+    dependencies: fc.array(dependency, { maxLength: 4 }),
+    args: outcome,
+  }),
+  publish: fc.record({ hash: text, code: bytes }),
+  jobEnded: fc.record({ job: task }),
   put: fc.record({ object, outcome }),
   expect: fc.record({ objects }),
   retain: fc.record({ objects }),
@@ -174,7 +186,7 @@ const FROM_NODE: Kinds<FromNode> = {
   object: fc.record({ object, outcome }),
   room: fc.record({ request: u32, error: bytes }),
   answer: fc.record({ request: u32, body: bytes }),
-  output: fc.record({ worker: u32, task: text, level, dropped: u32, text }),
+  output: fc.record({ job: task, worker: u32, task: text, level, dropped: u32, text }),
   defineFunction: fc.record({ index: u32, address }),
   defineSettings: fc.record({ index: u32, settings }),
   execute: fc.record({
@@ -478,7 +490,7 @@ Deno.test("decode refuses kinds, roles, topics, levels and sizes that there are 
     [Uint8Array.of(41), decodeToNode, "of kind 41"],
     [Uint8Array.of(4), decodeFromNode, "of kind 4"],
     [Uint8Array.of(12, 1, 0, 0, 0, 9), decodeToNode, "no topic 9"],
-    [Uint8Array.of(1, 2), decodeToNode, "no role 2"],
+    [Uint8Array.of(1, 3), decodeToNode, "no role 3"],
     [Uint8Array.of(17, 1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0), decodeToNode, "no level 5"],
     [Uint8Array.of(33, 1, 0, 0, 0, 0xff), decodeFromNode, "not UTF-8"],
     [withSize(NaN), decodeToNode, "NaN bytes"],

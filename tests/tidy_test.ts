@@ -24,7 +24,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** What clients of a folder may import from it: the runtime speaks to nodes and to the control store. */
-const CLIENT_FILES = [/^node\/config\.ts$/, /^gcs\/client\.ts$/];
+const CLIENT_FILES = [/^node\/config\.ts$/, /^node\/registration\.ts$/, /^gcs\/client\.ts$/];
 
 /** Where time and chance may be read: the adapters, which hand them to everything else. */
 const ADAPTERS = [

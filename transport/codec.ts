@@ -16,6 +16,7 @@ import { ProtocolError } from "../core/errors.ts";
 import {
   type Dependency,
   type FromNode,
+  type FromPeer,
   type FunctionAddress,
   type Message,
   type Outcome,
@@ -52,6 +53,10 @@ const KIND = {
   awaitDeath: 23,
   waiting: 24,
   defineActor: 25,
+  behalf: 26,
+  delegate: 27,
+  publish: 28,
+  jobEnded: 29,
   welcome: 32,
   refused: 33,
   result: 34,
@@ -69,7 +74,7 @@ const KIND = {
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = ["nodes", "cluster", "available", "stats"] as const satisfies readonly Topic[];
-const ROLES = ["driver", "isolate"] as const;
+const ROLES = ["driver", "isolate", "peer"] as const;
 
 /**
  * Appends a message, length and kind included; all of it or, if a field cannot be written, nothing.
@@ -164,6 +169,22 @@ function fields(to: ByteWriter, m: Message): void {
     case "waiting":
       to.u32(m.handle);
       return to.objectIds(m.objects);
+    case "behalf":
+      to.taskId(m.job);
+      return to.u8(m.driver ? 1 : 0);
+    case "delegate":
+      to.u32(m.handle);
+      to.taskId(m.task);
+      to.taskId(m.parent);
+      to.u32(m.fn);
+      to.u32(m.settings);
+      dependencies(to, m.dependencies);
+      return outcome(to, m.args);
+    case "publish":
+      to.text(m.hash);
+      return to.blob(m.code);
+    case "jobEnded":
+      return to.taskId(m.job);
     case "createActor":
       to.u32(m.handle);
       to.taskId(m.task);
@@ -251,6 +272,7 @@ function fields(to: ByteWriter, m: Message): void {
       to.u32(m.request);
       return to.blob(m.body);
     case "output":
+      to.taskId(m.job);
       to.u32(m.worker);
       to.text(m.task);
       to.u8(m.level);
@@ -296,20 +318,37 @@ function outcome(to: ByteWriter, value: Outcome): void {
 
 /** Reads what a node receives. @param from A reader whose window is one message, kind first. */
 export function decodeToNode(from: ByteReader): ToNode {
-  const message = toNode(from);
+  const message = toNode(from, from.u8());
   finished(from, message);
   return message;
 }
 
 /** Reads what a client receives. @param from A reader whose window is one message, kind first. */
 export function decodeFromNode(from: ByteReader): FromNode {
-  const message = fromNode(from);
+  const message = fromNode(from, from.u8());
   finished(from, message);
   return message;
 }
 
-function toNode(from: ByteReader): ToNode {
+/** Reads what a node receives from a peer. @param from A reader whose window is one message, kind first. */
+export function decodeFromPeer(from: ByteReader): FromPeer {
   const kind = from.u8();
+  const message = PEER_ANSWERS.has(kind) ? fromNode(from, kind) as FromPeer : toNode(from, kind);
+  finished(from, message);
+  return message;
+}
+
+/** The answers of a node that a peer may give. */
+const PEER_ANSWERS: ReadonlySet<number> = new Set([
+  KIND.welcome,
+  KIND.refused,
+  KIND.result,
+  KIND.object,
+  KIND.answer,
+  KIND.output,
+]);
+
+function toNode(from: ByteReader, kind: number): ToNode {
   switch (kind) {
     case KIND.submit:
       return {
@@ -340,6 +379,23 @@ function toNode(from: ByteReader): ToNode {
       const retry = from.u8() !== 0;
       return { type: "done", handle, durationUs, retry, outcomes: from.list(() => readOutcome(from)) };
     }
+    case KIND.behalf:
+      return { type: "behalf", job: from.taskId(), driver: from.u8() !== 0 };
+    case KIND.delegate:
+      return {
+        type: "delegate",
+        handle: from.u32(),
+        task: from.taskId(),
+        parent: from.taskId(),
+        fn: from.u32(),
+        settings: from.u32(),
+        dependencies: from.list(() => readDependency(from)),
+        args: readOutcome(from),
+      };
+    case KIND.publish:
+      return { type: "publish", hash: from.text(), code: from.blob() };
+    case KIND.jobEnded:
+      return { type: "jobEnded", job: from.taskId() };
     case KIND.yielded:
       return { type: "yielded", handle: from.u32(), index: from.u32(), outcome: readOutcome(from) };
     case KIND.put:
@@ -418,8 +474,7 @@ function toNode(from: ByteReader): ToNode {
   }
 }
 
-function fromNode(from: ByteReader): FromNode {
-  const kind = from.u8();
+function fromNode(from: ByteReader, kind: number): FromNode {
   switch (kind) {
     case KIND.result:
       return {
@@ -500,6 +555,7 @@ function fromNode(from: ByteReader): FromNode {
     case KIND.output:
       return {
         type: "output",
+        job: from.taskId(),
         worker: from.u32(),
         task: from.text(),
         level: readLevel(from),

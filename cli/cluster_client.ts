@@ -1,0 +1,31 @@
+/**
+ * A command's connection to a cluster.
+ *
+ * @module
+ */
+
+import { systemClock } from "../core/clock.ts";
+import { taskIdFromBytes } from "../core/ids.ts";
+import { GcsClient } from "../gcs/client.ts";
+import { readToken, tokenFile } from "../transport/credentials.ts";
+import { HEAD_PORT } from "./daemon.ts";
+import { parseAddress } from "./daemon_options.ts";
+
+/** Connects. @param address `HOST:PORT`; by default `RAYD_ADDRESS`, or this machine. @throws {RaydError} If it cannot. */
+export async function connectCluster(
+  address: string | undefined,
+  file: string | undefined,
+  loads?: ConstructorParameters<typeof GcsClient>[0]["loads"],
+): Promise<GcsClient> {
+  const text = address ?? Deno.env.get("RAYD_ADDRESS") ?? `127.0.0.1:${HEAD_PORT}`;
+  const { hostname, port } = parseAddress(text, "--address");
+  const client = new GcsClient({
+    id: taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
+    token: readToken(file ?? tokenFile()),
+    clock: systemClock,
+    connect: () => Deno.connect({ hostname, port }),
+    ...(loads === undefined ? {} : { loads }),
+  });
+  await client.start();
+  return client;
+}

@@ -1,0 +1,85 @@
+/**
+ * What `rayd head` and `rayd worker` have in common: a node of a cluster as the process, until a signal ends it.
+ *
+ * @module
+ */
+
+import { UsageError } from "../core/errors.ts";
+import { type Daemon, startDaemon } from "../node/daemon.ts";
+import { hostCommand, storeMemoryOf } from "../runtime/machine.ts";
+import { cacheDirectory } from "../store/assets.ts";
+import { raystoreLibrary } from "../store/library.ts";
+import type { DaemonOptions } from "./daemon_options.ts";
+import { complain } from "./output.ts";
+
+/** The port of the control store unless told otherwise. */
+export const HEAD_PORT = 6380;
+
+/** Starts the process's node. */
+export async function startNode(
+  role: "head" | "worker",
+  options: DaemonOptions,
+  token: string,
+  head: { hostname: string; port: number },
+): Promise<Daemon> {
+  const cpus = Math.max(1, Math.ceil(options.cpus));
+  return await startDaemon({
+    role,
+    id: randomHex(16),
+    token,
+    head,
+    hostname: options.host,
+    socket: `\0rayd-${randomHex(16)}`,
+    resources: options.resources,
+    labels: options.labels,
+    storeMemory: storeMemoryOf(options.storeMemory, Deno.systemMemoryInfo().total),
+    library: raystoreLibrary(),
+    spillPath: Deno.env.get("RAYD_SPILL_DIR") ?? Deno.env.get("TMPDIR") ?? "/tmp",
+    codeDirectory: `${cacheDirectory()}/code`,
+    host: { ...hostCommand(), memory: options.hostMemory },
+    isolatesWarm: Math.min(cpus, Math.max(navigator.hardwareConcurrency, 8)),
+    isolatesMax: cpus + EXTRA_ISOLATES,
+    logLevel: options.logLevel,
+    machine: machineId(),
+    startedAt: Date.now(),
+  });
+}
+
+/** Goes on until a signal, or until the node ends by itself. @returns The status. */
+export async function untilSignal(close: () => Promise<void>): Promise<number> {
+  const ended = Promise.withResolvers<number>();
+  const on = (signal: Deno.Signal, status: number) =>
+    Deno.addSignalListener(signal, () => {
+      complain("rayd: ending\n");
+      close().then(() => ended.resolve(status), () => ended.resolve(1));
+    });
+  on("SIGINT", 130);
+  on("SIGTERM", 0);
+  return await ended.promise;
+}
+
+/** @throws {UsageError} If the address is not of this machine alone, and nobody said that it may. */
+export function checkBind(hostname: string | undefined, insecure: boolean): void {
+  if (hostname === undefined || insecure || /^(?:127\.|localhost$|::1$)/.test(hostname)) return;
+  throw new UsageError(
+    `Cannot listen on ${hostname}: others could read what is sent there. Say --insecure-bind if the network is yours alone`,
+  );
+}
+
+/** This machine's boot: programs with the same one can reach a node's socket and store. */
+export function machineId(): string {
+  try {
+    return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
+  } catch {
+    return Deno.hostname();
+  }
+}
+
+/** Random hexadecimal digits, two a byte. */
+export function randomHex(bytes: number): string {
+  return [...crypto.getRandomValues(new Uint8Array(bytes))].map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
+}
+
+/** Isolates beyond one a CPU, for tasks that ask for less than one. */
+const EXTRA_ISOLATES = 8;

@@ -1,0 +1,107 @@
+/**
+ * What calls of actors fail with, in words.
+ *
+ * @module
+ */
+
+import type { ActorSettings } from "../core/actor_options.ts";
+import {
+  ActorNameTakenError,
+  ActorRestartingError,
+  type ErrorRecord,
+  PendingCallsLimitError,
+  type RaydError,
+  UnschedulableError,
+  UsageError,
+} from "../core/errors.ts";
+import type { TaskId } from "../core/ids.ts";
+import { ACTOR_LOG_BYTES_MAX } from "../core/limits.ts";
+import { showDemand } from "../core/options.ts";
+import { unreachable } from "../core/unreachable.ts";
+import type { Shape } from "../scheduler/resources.ts";
+import { unpack } from "../store/serialize.ts";
+import { NodeActor } from "./actor_records.ts";
+
+/** The actor can be on no node like this. @param total What the node has. */
+export function unschedulable(
+  { settings, shape }: NodeActor,
+  total: Readonly<Record<string, number>>,
+): UnschedulableError {
+  return new UnschedulableError(
+    `Actor ${settings.label} can never run here: it asks for ${showDemand(shape.demand)}, and there is ` +
+      `${showDemand(total)} in all. Ask for less, or start with more (--cpus, --gpus, --resources)`,
+  );
+}
+
+/** Why a call failed that its actor did not take. @param call Its name. */
+export function callFailure(
+  why: "restarting" | "limit" | "logFull",
+  call: string,
+  { label, maxPending }: ActorSettings,
+): RaydError {
+  switch (why) {
+    case "restarting":
+      return new ActorRestartingError(
+        `Call ${call} failed: the actor's isolate died while the call was there, so it may have run or not. The ` +
+          `actor starts again; make the call with retries if it may run twice, or make the actor durable`,
+      );
+    case "limit":
+      return new PendingCallsLimitError(
+        `Cannot call ${call}: actor ${label} has ${maxPending} calls that have not ended, as many as its ` +
+          `maxPending allows. Wait for some of them first`,
+      );
+    case "logFull":
+      return new UsageError(
+        `Cannot call ${call}: the log of durable actor ${label} holds ${ACTOR_LOG_BYTES_MAX} bytes since its last ` +
+          `checkpoint. Give the class saveState() and loadState(state), or make it durable: false`,
+      );
+    default:
+      unreachable(why);
+  }
+}
+
+/** Stands for an actor that is not known, for the call that fails because of it. */
+export function unknownActor(id: TaskId, shape: Shape): NodeActor {
+  return new NodeActor(id, id, UNKNOWN, shape);
+}
+
+const UNKNOWN: ActorSettings = {
+  demand: {},
+  label: "unknown",
+  name: "",
+  namespace: "",
+  detached: false,
+  shared: false,
+  concurrency: 1,
+  groups: {},
+  maxPending: 0,
+  restarts: 0,
+  durable: false,
+  checkpointCalls: 0,
+  checkpointMs: 0,
+  linked: false,
+  idleMs: 1,
+  virtual: false,
+};
+
+/** The name that an actor was to have is another one's. */
+export function nameTaken(settings: ActorSettings): ActorNameTakenError {
+  return new ActorNameTakenError(
+    `Cannot create actor ${settings.label}: the name "${settings.name}" is taken in namespace ` +
+      `"${settings.namespace}". Find the actor that has it with getActor, or use getOrCreate`,
+  );
+}
+
+/** A name with its namespace, as one key. */
+export function nameKey(namespace: string, name: string): string {
+  return JSON.stringify([namespace, name]);
+}
+
+/** An error's record, as far as it can be read here: what was thrown may be of a class that only programs know. */
+export function readRecord(bytes: Uint8Array): ErrorRecord {
+  try {
+    return unpack(bytes) as ErrorRecord;
+  } catch {
+    return { code: "TASK_FAILED", message: "what it threw cannot be read by the node" };
+  }
+}

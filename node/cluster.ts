@@ -1,0 +1,709 @@
+/**
+ * A node among others: what it gives to peers, and what it has from them.
+ *
+ * Nodes are clients of each other. A *peer* submits tasks as a program does, and is told of results as a program is; so
+ * what happens on a node is the same wherever it was asked for. One connection carries both directions, which orders
+ * what two nodes say to each other: a node that passes a result on has said before that it still holds what it refers to.
+ *
+ * An object that came from a peer has its *home* there: the peer keeps it for as long as this node says that it holds
+ * it, knows its outcome when that is not known here, and sends its bytes when they are wanted. Homes form a tree with the
+ * node that made the object at its root. When a peer is gone, tasks that it had are run again, and objects that had their
+ * home there and are not here are lost.
+ *
+ * Pure but for what it is handed: sockets, clocks and the control store are its owner's.
+ *
+ * @module
+ */
+
+import type { ActorSettings } from "../core/actor_options.ts";
+import {
+  ActorUnavailableError,
+  ObjectLostError,
+  type RaydError,
+  WorkerCrashedError,
+} from "../core/errors.ts";
+import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
+import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
+import { showDemand } from "../core/options.ts";
+import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
+import type { ResourcePool } from "../scheduler/resources.ts";
+import { packError } from "./outcomes.ts";
+import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
+import { asksOnce, type Client } from "./peers.ts";
+import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
+
+/** What a cluster needs of its node. */
+export interface ClusterServices {
+  readonly id: TaskId;
+  readonly directory: ObjectDirectory;
+  readonly pool: ResourcePool;
+  readonly tasks: Map<TaskId, TaskRecord>;
+  readonly clients: Map<number, Client>;
+  now(): number;
+  flush(): void;
+  log(level: "info" | "warn" | "error", message: string): void;
+  send(client: Client, message: Message): void;
+  /** Whether the actor is one of this node's own. */
+  hasActor(id: TaskId): boolean;
+  /** Takes a task in: its arguments are held. Returns what is missing of them; `undefined` if it has failed. */
+  admit(task: TaskRecord): readonly ObjectId[] | undefined;
+  limitTime(task: TaskRecord): void;
+  /** A task may run here. */
+  ready(task: TaskRecord): void;
+  /** An outcome of a task is there; its bytes, if it is large, lie with that peer. */
+  settle(task: TaskRecord, index: number, outcome: Outcome): void;
+  finish(task: TaskRecord, outcomes: readonly Outcome[]): void;
+  fail(task: TaskRecord, error: RaydError): void;
+  /** An object that was waited for exists. */
+  announce(record: ObjectRecord): void;
+  /** Whether an object's bytes are in this node's memory or on its disk. */
+  isHere(record: ObjectRecord): boolean;
+  /** Takes a waiting task from the local scheduler, if there is one that is accepted. */
+  giveAway(accept: (task: TaskRecord) => boolean): TaskRecord | undefined;
+  /** What waits here. */
+  backlog(): {
+    readonly queued: number;
+    readonly waitedMs: number;
+    readonly meanMs: number;
+    readonly lanes: number;
+  };
+  /** Shows a program what a task of it has printed elsewhere. */
+  output(message: Extract<FromNode, { type: "output" }>): void;
+}
+
+/** A peer: what this node has there. */
+interface Remote {
+  readonly node: TaskId;
+  readonly client: Client;
+  /** What was given to it, by handle, until it has ended there. */
+  readonly pending: Map<number, TaskRecord>;
+  readonly questions: Map<number, { readonly client: number; readonly request: number }>;
+  nextHandle: number;
+  readonly functions: Set<number>;
+  readonly settings: Set<number>;
+  readonly actorSettings: Map<ActorSettings, number>;
+  job: TaskId | undefined;
+  driver: boolean;
+  /** Objects that it is to be told of, at the end of the turn. */
+  retained: ObjectId[];
+  released: ObjectId[];
+}
+
+/** A wait that is no reason to send a task elsewhere, in milliseconds. */
+const SPILL_WAIT_MS = 5;
+
+/** An idle node takes a task that waits here for longer than that, whatever the estimates say. */
+const IDLE_ONLY_MS = 2;
+
+/** This node's dealings with others. */
+export class Cluster {
+  readonly #node: ClusterServices;
+  readonly #global = new GlobalScheduler();
+  readonly #remotes = new Map<number, Remote>();
+  readonly #byNode = new Map<TaskId, Remote>();
+  /** Tasks that can never run here, and for which there is no node now. */
+  readonly #homeless = new Set<TaskRecord>();
+  /** Actors that can never be here, with what creates them elsewhere. */
+  readonly #homelessActors = new Map<TaskRecord, (remote: Remote) => void>();
+  readonly #touched = new Set<Remote>();
+  readonly #introduced: ObjectId[] = [];
+
+  /** @param node What the cluster needs of its node. */
+  constructor(node: ClusterServices) {
+    this.#node = node;
+  }
+
+  // --- Membership ---------------------------------------------------------------------------------------------
+
+  /** A connection to a peer is up. @returns Whether it is the first one to that node. */
+  peerUp(client: Client, description: NodeDescription): boolean {
+    if (this.#byNode.has(description.id)) return false;
+    const remote: Remote = {
+      node: description.id,
+      client,
+      pending: new Map(),
+      questions: new Map(),
+      nextHandle: 0,
+      functions: new Set(),
+      settings: new Set(),
+      actorSettings: new Map(),
+      job: undefined,
+      driver: false,
+      retained: [],
+      released: [],
+    };
+    this.#remotes.set(client.id, remote);
+    this.#byNode.set(description.id, remote);
+    this.#global.join(description);
+    this.#placeHomeless();
+    this.balance();
+    return true;
+  }
+
+  /** A node's description has come, which a peer that connected first did not give. */
+  describe(description: NodeDescription): void {
+    if (!this.#byNode.has(description.id)) return;
+    this.#global.join(description);
+    this.#placeHomeless();
+    this.balance();
+  }
+
+  /** The connection to a peer is gone, and all that it had. */
+  peerDown(client: Client): void {
+    const remote = this.#remotes.get(client.id);
+    if (remote === undefined) return;
+    this.#remotes.delete(client.id);
+    this.#byNode.delete(remote.node);
+    this.#global.leave(remote.node);
+    const name = hex(remote.node).slice(0, 8);
+    for (const task of remote.pending.values()) this.#retry(task, name);
+    for (const { client: id, request } of remote.questions.values()) {
+      const asker = this.#node.clients.get(id);
+      if (asker !== undefined) this.#node.send(asker, { type: "answer", request, body: NOTHING });
+    }
+    for (const record of [...this.#node.directory.values()]) {
+      if (record.home !== client.id) continue;
+      record.home = undefined;
+      record.held = false;
+      if (record.outcome !== undefined) continue; // whoever wants it finds out
+      const bytes = packError(
+        new ObjectLostError(`Object ${hex(record.id, true)} is lost: node ${name}, which had it, is gone`),
+      );
+      this.#sealForeign(record, { kind: "error", bytes });
+    }
+  }
+
+  /** A task was on a node that is gone. */
+  #retry(task: TaskRecord, name: string): void {
+    task.remote = -1;
+    task.collected = undefined;
+    if (task.finished) return;
+    const { name: what, stream } = task.entry.settings;
+    if (task.state !== "delegated") {
+      return this.#node.fail(
+        task,
+        new ActorUnavailableError(`Call ${what} failed: node ${name}, where the actor was, is gone`),
+      );
+    }
+    if (task.failures++ < task.retries) {
+      if (stream) task.produced = 0;
+      return this.#ready(task);
+    }
+    this.#node.fail(
+      task,
+      new WorkerCrashedError(
+        `Task ${what} (${hex(task.id)}) failed: the node that ran it died in ${task.failures} of ` +
+          `${task.retries + 1} attempts`,
+      ),
+    );
+  }
+
+  /** Whether there is a connection to a node. */
+  has(id: TaskId): boolean {
+    return this.#byNode.has(id);
+  }
+
+  /** The other nodes, and what of theirs is free. */
+  nodes(): { readonly node: NodeDescription; readonly free: Readonly<Record<string, number>> }[] {
+    return this.#global.nodes().map((node) => ({ node, free: this.#global.free(node.id) }));
+  }
+
+  /** The peer that a connection leads to. */
+  nodeOf(client: number): TaskId | undefined {
+    return this.#remotes.get(client)?.node;
+  }
+
+  /** A node has reported how it is loaded. */
+  report(id: TaskId, load: NodeLoad): void {
+    this.#global.report(id, load, this.#node.now());
+  }
+
+  /** What waits for a node that could run it, in words. */
+  homeless(): string[] {
+    return [...this.#homeless, ...this.#homelessActors.keys()].map((task) =>
+      `${task.entry.settings.name} asks for ${showDemand(task.shape.demand)}, which no node has`
+    );
+  }
+
+  // --- Giving tasks away --------------------------------------------------------------------------------------
+
+  /** A task is ready: to run here, if it ever can. */
+  #ready(task: TaskRecord): void {
+    if (this.#node.pool.couldEverFit(task.shape)) return this.#node.ready(task);
+    this.placeAbroad(task);
+  }
+
+  /** A task is ready that can never run here. */
+  placeAbroad(task: TaskRecord): void {
+    const target = this.#place(task, Infinity);
+    if (target !== undefined) return this.#delegate(task, target);
+    task.state = "delegated";
+    this.#homeless.add(task);
+    this.#node.log(
+      "warn",
+      `Task ${task.entry.settings.name} waits: it asks for ${
+        showDemand(task.shape.demand)
+      }, and no node has that`,
+    );
+  }
+
+  /** A task is not wanted any more. */
+  forget(task: TaskRecord): void {
+    this.#homeless.delete(task);
+    this.#homelessActors.delete(task);
+  }
+
+  #placeHomeless(): void {
+    for (const task of [...this.#homeless]) {
+      const target = this.#place(task, Infinity);
+      if (target === undefined) continue;
+      this.#homeless.delete(task);
+      this.#delegate(task, target);
+    }
+    for (const [task, create] of [...this.#homelessActors]) {
+      const target = this.#place(task, Infinity);
+      if (target === undefined) continue;
+      this.#homelessActors.delete(task);
+      create(target);
+    }
+  }
+
+  #place(task: TaskRecord, betterThanMs: number): Remote | undefined {
+    const node = this.#global.place({
+      demand: task.shape.demand,
+      expectedMs: task.expectedMs(),
+      betterThanMs,
+      missingBytes: (node) => this.#missingBytes(task, node),
+    }, this.#node.now());
+    return node === undefined ? undefined : this.#byNode.get(node);
+  }
+
+  #missingBytes(task: TaskRecord, node: TaskId): number {
+    let bytes = task.args.kind === "stored" ? task.args.size : 0;
+    const there = this.#byNode.get(node)?.client.id;
+    for (let i = 0; i < task.dependencies.length; i++) {
+      const record = this.#node.directory.get(task.dependencies[i]!);
+      if (record?.outcome?.kind === "stored" && record.home !== there) bytes += record.outcome.size;
+    }
+    return bytes;
+  }
+
+  /** Gives waiting tasks to nodes where they start sooner. */
+  balance(): void {
+    if (this.#byNode.size === 0) return;
+    for (;;) {
+      const { queued, waitedMs, meanMs, lanes } = this.#node.backlog();
+      if (queued === 0) return;
+      const waitMs = queued / lanes * meanMs;
+      const limitMs = waitMs > SPILL_WAIT_MS ? waitMs : waitedMs > SPILL_WAIT_MS ? IDLE_ONLY_MS : 0;
+      if (limitMs === 0) return;
+      let target: Remote | undefined;
+      const task = this.#node.giveAway((task) => {
+        if (task.foreign) return false;
+        target = this.#place(task, limitMs);
+        return target !== undefined;
+      });
+      if (task === undefined) return;
+      this.#delegate(task, target!);
+    }
+  }
+
+  #delegate(task: TaskRecord, remote: Remote): void {
+    task.state = "delegated";
+    this.#behalf(remote, task);
+    const handle = this.#give(task, remote);
+    this.#node.send(remote.client, {
+      type: "delegate",
+      handle,
+      task: task.id,
+      parent: task.parent,
+      fn: task.fn.index,
+      settings: task.entry.index,
+      dependencies: task.dependencies.map((object) => ({
+        object,
+        outcome: this.#node.directory.get(object)?.outcome,
+      })),
+      args: task.args,
+    });
+  }
+
+  /** Defines what a task needs at a peer, and enters it there. Returns what both call it. */
+  #give(task: TaskRecord, remote: Remote): number {
+    this.#define(remote, task.fn, task.entry);
+    const handle = remote.nextHandle = (remote.nextHandle + 1) % 0x1_0000_0000;
+    remote.pending.set(handle, task);
+    task.remote = remote.client.id;
+    task.remoteHandle = handle;
+    task.isolate = -1;
+    return handle;
+  }
+
+  #define(remote: Remote, fn: FunctionEntry, entry: SettingsEntry): void {
+    if (!remote.functions.has(fn.index)) {
+      remote.functions.add(fn.index);
+      this.#node.send(remote.client, { type: "defineFunction", index: fn.index, address: fn.address });
+    }
+    if (!remote.settings.has(entry.index)) {
+      remote.settings.add(entry.index);
+      this.#node.send(remote.client, {
+        type: "defineSettings",
+        index: entry.index,
+        settings: entry.settings,
+      });
+    }
+  }
+
+  /** Says for whom the next request is. */
+  #behalf(remote: Remote, task: TaskRecord): void {
+    const submitter = this.#node.clients.get(task.client);
+    const driver = submitter === undefined || asksOnce(submitter);
+    if (remote.job === task.job && remote.driver === driver) return;
+    remote.job = task.job;
+    remote.driver = driver;
+    this.#node.send(remote.client, { type: "behalf", job: task.job, driver });
+  }
+
+  /** A task that was given away is no longer wanted. */
+  cancel(task: TaskRecord, force: boolean, recursive: boolean): void {
+    const remote = this.#remotes.get(task.remote);
+    if (remote === undefined) return;
+    this.#node.send(remote.client, { type: "cancel", task: task.id, force, recursive });
+  }
+
+  /** The consumer of a stream that runs elsewhere has taken items. */
+  consumed(task: TaskRecord): void {
+    const remote = this.#remotes.get(task.remote);
+    if (remote === undefined) return;
+    this.#node.send(remote.client, { type: "consumed", task: task.id, count: task.consumed });
+  }
+
+  // --- Actors elsewhere ---------------------------------------------------------------------------------------
+
+  /**
+   * Creates an actor on another node, if it cannot be here, or cannot be here now and can be there.
+   *
+   * @returns Whether it is another node's.
+   */
+  createActor(
+    client: Client,
+    message: Extract<ToNode, { type: "createActor" }>,
+    fn: FunctionEntry,
+    entry: SettingsEntry,
+    settings: ActorSettings,
+    job: TaskId,
+  ): boolean {
+    const { directory, pool } = this.#node;
+    const id = message.task as string as ObjectId;
+    if (client.role === "peer" || this.#node.hasActor(message.task)) return false;
+    const known = directory.get(id);
+    if (known?.home !== undefined) return this.#createdElsewhere(client, message.handle, known);
+    const possible = pool.couldEverFit(entry.shape);
+    if (this.#byNode.size === 0 && possible || possible && pool.fits(entry.shape)) return false;
+    const task = new TaskRecord(message, job, fn, entry, client.id);
+    const target = this.#place(task, possible ? IDLE_ONLY_MS : Infinity);
+    if (target === undefined && possible) return false;
+    task.results = [directory.add(id, client.id)];
+    if (this.#node.admit(task) === undefined) return true;
+    const create = (remote: Remote) => {
+      this.#behalf(remote, task);
+      let index = remote.actorSettings.get(settings);
+      if (index === undefined) {
+        remote.actorSettings.set(settings, index = remote.actorSettings.size);
+        this.#node.send(remote.client, { type: "defineActor", index, settings });
+      }
+      const handle = this.#give(task, remote);
+      task.results![0]!.home = remote.client.id;
+      task.results![0]!.held = true;
+      const { parent, dependencies, args } = task;
+      this.#node.send(remote.client, {
+        type: "createActor",
+        handle,
+        task: task.id,
+        parent,
+        fn: fn.index,
+        settings: entry.index,
+        actor: index,
+        dependencies,
+        args,
+      });
+    };
+    if (target !== undefined) create(target);
+    else {
+      this.#homelessActors.set(task, create);
+      this.#node.log(
+        "warn",
+        `Actor ${settings.label} waits: it asks for ${showDemand(entry.shape.demand)}, and no node has that`,
+      );
+    }
+    return true;
+  }
+
+  #createdElsewhere(client: Client, handle: number, record: ObjectRecord): boolean {
+    this.#node.directory.retain(client.id, [record.id]);
+    if (record.outcome === undefined) return true; // its creation is under way, and was adopted
+    this.#node.send(client, { type: "result", handle, index: 0, kept: true, outcome: record.outcome });
+    return true;
+  }
+
+  /** Passes a call on to the node that the actor was heard of from. @returns Whether it is another node's. */
+  call(
+    client: Client,
+    message: Extract<ToNode, { type: "call" }>,
+    fn: FunctionEntry,
+    entry: SettingsEntry,
+    job: TaskId,
+  ): boolean {
+    if (this.#node.hasActor(message.actor)) return false;
+    const home = this.#node.directory.get(message.actor as string as ObjectId)?.home;
+    const remote = home === undefined ? undefined : this.#remotes.get(home);
+    if (remote === undefined) return false;
+    const task = new TaskRecord(message, job, fn, entry, client.id);
+    if (this.#node.admit(task) === undefined) return true;
+    this.#node.limitTime(task);
+    this.#behalf(remote, task);
+    const handle = this.#give(task, remote);
+    const { dependencies, args, parent } = task;
+    this.#node.send(remote.client, {
+      type: "call",
+      handle,
+      task: task.id,
+      parent,
+      actor: message.actor,
+      fn: fn.index,
+      settings: entry.index,
+      dependencies,
+      args,
+    });
+    return true;
+  }
+
+  /** Passes something on that concerns an actor of another node. @returns Whether it is another node's. */
+  killActor(actor: TaskId, restart: boolean): boolean {
+    const remote = this.#homeOf(actor as string as ObjectId);
+    if (remote === undefined) return false;
+    this.#node.send(remote.client, { type: "killActor", actor, restart });
+    return true;
+  }
+
+  /** As {@link killActor}: asks to be told of an actor's death. */
+  awaitDeath(client: Client, request: number, actor: TaskId): boolean {
+    const remote = this.#homeOf(actor as string as ObjectId);
+    if (remote === undefined) return false;
+    const there = remote.nextHandle = (remote.nextHandle + 1) % 0x1_0000_0000;
+    remote.questions.set(there, { client: client.id, request });
+    this.#node.send(remote.client, { type: "awaitDeath", request: there, actor });
+    return true;
+  }
+
+  /** An actor of another node was found by its name: this node holds it from now on. */
+  foundActor(client: Client, actor: TaskId, node: TaskId): boolean {
+    const remote = this.#byNode.get(node);
+    if (remote === undefined) return false;
+    this.introduce(remote.client, actor as string as ObjectId, undefined);
+    this.#node.directory.retain(client.id, [actor as string as ObjectId]);
+    this.introduced();
+    return true;
+  }
+
+  #homeOf(id: ObjectId): Remote | undefined {
+    if (this.#node.hasActor(id as string as TaskId)) return undefined;
+    const home = this.#node.directory.get(id)?.home;
+    return home === undefined ? undefined : this.#remotes.get(home);
+  }
+
+  // --- Objects of others --------------------------------------------------------------------------------------
+
+  /**
+   * A peer has referred to an object: if it is not known, its home is there. It is held until {@link introduced}, by when
+   * what the peer has asked for holds it.
+   *
+   * @param outcome What the peer said of it.
+   */
+  introduce(client: Client, id: ObjectId, outcome: Outcome | undefined): void {
+    const remote = this.#remotes.get(client.id);
+    if (remote === undefined) return;
+    let record = this.#node.directory.get(id);
+    if (record === undefined) {
+      record = this.#node.directory.addForeign(id, client.id);
+      const needless = outcome !== undefined && !refersTo(outcome);
+      if (!needless) this.#retain(remote, record);
+    }
+    this.#node.directory.use(id);
+    this.#introduced.push(id);
+    if (outcome === undefined || record.outcome !== undefined) return;
+    this.introduceAll(client, outcome);
+    this.#sealForeign(record, outcome);
+  }
+
+  /** As {@link introduce}, of all objects that an outcome refers to. */
+  introduceAll(client: Client, outcome: Outcome): void {
+    if (outcome.kind === "error") return;
+    for (let i = 0; i < outcome.contains.length; i++) this.introduce(client, outcome.contains[i]!, undefined);
+  }
+
+  /** What a peer has said was acted on: objects that it referred to are held by that, or not needed. */
+  introduced(): void {
+    if (this.#introduced.length === 0) return;
+    for (const id of this.#introduced.splice(0)) this.#node.directory.unuse(id);
+  }
+
+  /** Arguments of a task from a peer that lie in the peer's store. */
+  introduceArguments(client: Client, task: TaskId): void {
+    const record = this.#node.directory.get(argumentsId(task));
+    if (record !== undefined) record.home = client.id;
+  }
+
+  #sealForeign(record: ObjectRecord, outcome: Outcome): void {
+    const asked = record.asked;
+    record.asked = false;
+    if (this.#node.directory.seal(record, outcome)) this.#node.announce(record);
+    if (asked) this.#node.directory.unuse(record.id);
+  }
+
+  /** Somebody here waits for an object whose outcome a peer knows, or will. */
+  want(record: ObjectRecord): void {
+    if (record.home === undefined || record.asked || record.outcome !== undefined || this.#made(record)) {
+      return;
+    }
+    const remote = this.#remotes.get(record.home);
+    if (remote === undefined) return;
+    record.asked = true;
+    this.#node.directory.use(record.id);
+    this.#tellHolds(remote);
+    this.#node.send(remote.client, { type: "subscribe", objects: [record.id] });
+  }
+
+  /** Whether the object is the result of something that this node has given away: it will be told without asking. */
+  #made(record: ObjectRecord): boolean {
+    return record.owner >= 0;
+  }
+
+  /** An object is not referred to here any more. */
+  freed(record: ObjectRecord): void {
+    if (record.home === undefined || !record.held) return;
+    const remote = this.#remotes.get(record.home);
+    if (remote === undefined) return;
+    remote.released.push(record.id);
+    this.#touched.add(remote);
+  }
+
+  #retain(remote: Remote, record: ObjectRecord): void {
+    record.held = true;
+    remote.retained.push(record.id);
+    this.#touched.add(remote);
+  }
+
+  /** Says to peers what was taken up and let go of, in that order. Before anything that they could conclude from it. */
+  tellAllHolds(): void {
+    if (this.#touched.size === 0) return;
+    for (const remote of this.#touched) this.#tellHolds(remote);
+    this.#touched.clear();
+  }
+
+  #tellHolds(remote: Remote): void {
+    const { retained, released, client } = remote;
+    if (retained.length > 0) {
+      remote.retained = [];
+      this.#node.send(client, { type: "retain", objects: retained });
+    }
+    if (released.length > 0) {
+      remote.released = [];
+      this.#node.send(client, { type: "release", objects: released });
+    }
+  }
+
+  /** Before a peer is told that a task has ended, it must know what this node goes on to hold. */
+  beforeResult(client: Client): void {
+    const remote = this.#remotes.get(client.id);
+    if (remote !== undefined && remote.retained.length > 0) this.#tellHolds(remote);
+  }
+
+  // --- What peers answer --------------------------------------------------------------------------------------
+
+  /** A peer's answer. */
+  answered(
+    client: Client,
+    message: Extract<FromNode, { type: "result" | "object" | "answer" | "output" }>,
+  ): void {
+    const remote = this.#remotes.get(client.id);
+    if (remote === undefined) return;
+    switch (message.type) {
+      case "result":
+        return this.#result(remote, message);
+      case "object": {
+        const record = this.#node.directory.get(message.object);
+        if (record === undefined || record.outcome !== undefined) return;
+        this.introduceAll(client, message.outcome);
+        return this.#sealForeign(record, message.outcome);
+      }
+      case "answer": {
+        const question = remote.questions.get(message.request);
+        remote.questions.delete(message.request);
+        const asker = question === undefined ? undefined : this.#node.clients.get(question.client);
+        if (asker === undefined) return;
+        return this.#node.send(asker, { type: "answer", request: question!.request, body: message.body });
+      }
+      case "output":
+        return this.#node.output(message);
+    }
+  }
+
+  #result(remote: Remote, { handle, index, kept, outcome }: Extract<FromNode, { type: "result" }>): void {
+    const task = remote.pending.get(handle);
+    if (task === undefined) return;
+    const { returns, stream } = task.entry.settings;
+    // What stands for an actor is held there, whatever its outcome.
+    const refers = refersTo(outcome) || task.results?.[index]?.home !== undefined;
+    if (kept && (task.finished || !refers)) this.#let(remote, returnId(task.id, index));
+    const last = index < returns && this.#collect(task, index, outcome, returns);
+    if (last) remote.pending.delete(handle);
+    if (task.finished) return;
+    this.introduceAll(remote.client, outcome);
+    if (stream && index > 0) {
+      if (index <= task.produced) {
+        return kept && refers ? this.#let(remote, returnId(task.id, index)) : undefined;
+      }
+      task.produced = index;
+      return this.#node.settle(task, index, outcome);
+    }
+    if (last) this.#node.finish(task, task.collected as Outcome[]);
+  }
+
+  /** Keeps an outcome until all are there. @returns Whether they are. */
+  #collect(task: TaskRecord, index: number, outcome: Outcome, returns: number): boolean {
+    const collected = task.collected ??= new Array(returns).fill(undefined);
+    collected[index] = outcome;
+    for (let i = 0; i < returns; i++) if (collected[i] === undefined) return false;
+    return true;
+  }
+
+  /** An outcome of a task that a peer ran was taken up: its record's home is there, if it has anything there. */
+  settled(task: TaskRecord, record: ObjectRecord, outcome: Outcome): void {
+    if (!refersTo(outcome)) return;
+    record.home = task.remote;
+    record.held = true; // as its owner
+  }
+
+  /** An outcome of a task that a peer ran was not taken up. */
+  dropped(task: TaskRecord, index: number, outcome: Outcome): void {
+    const remote = this.#remotes.get(task.remote);
+    if (remote !== undefined && refersTo(outcome)) this.#let(remote, returnId(task.id, index));
+  }
+
+  #let(remote: Remote, id: ObjectId): void {
+    remote.released.push(id);
+    this.#touched.add(remote);
+  }
+
+  /** A program has ended: its actors elsewhere are to know. */
+  jobEnded(job: TaskId): void {
+    for (const { client } of this.#remotes.values()) this.#node.send(client, { type: "jobEnded", job });
+  }
+}
+
+/** Whether an outcome is nothing without the node that it came from. */
+export function refersTo(outcome: Outcome): boolean {
+  return outcome.kind === "stored" || outcome.kind === "inline" && outcome.contains.length > 0;
+}
+
+const NOTHING = new Uint8Array(0);

@@ -1,0 +1,294 @@
+/**
+ * A node of a cluster, as `rayd head` and `rayd worker` run it: listens for programs of its machine and for other nodes,
+ * registers itself in the control store, and connects to every other node that is registered there.
+ *
+ * Of two nodes the one with the lower id connects to the other, so that there is one connection between them. A node that
+ * lost it connects again as long as both are registered.
+ *
+ * @module
+ */
+
+import { systemClock } from "../core/clock.ts";
+import { DisconnectedError, type RaydError } from "../core/errors.ts";
+import { hex, type TaskId, taskIdFromHex } from "../core/ids.ts";
+import { DIAL_MS_MAX, LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
+import type { FoundActor } from "../core/messages.ts";
+import { VERSION } from "../core/version.ts";
+import { ABSENT, ANY, GcsClient } from "../gcs/client.ts";
+import { ObjectStore } from "../store/object_store.ts";
+import type { ByteStream } from "../transport/channel.ts";
+import { CodeStore } from "./code.ts";
+import type { HostConfig, LogLevel } from "./config.ts";
+import { isolateProcesses } from "./hosts.ts";
+import { nodeLog } from "./log.ts";
+import {
+  describe,
+  type NodeRegistration,
+  NODES,
+  readLoad,
+  readRegistration,
+  writeLoad,
+  writeRegistration,
+} from "./registration.ts";
+import { NodeServer } from "./server.ts";
+import { Transfers } from "./transfer.ts";
+
+/** What a daemon is told. */
+export interface DaemonConfig {
+  readonly role: "head" | "worker";
+  /** 32 random hexadecimal digits: the node's id. */
+  readonly id: string;
+  readonly token: string;
+  /** The control store. */
+  readonly head: { readonly hostname: string; readonly port: number };
+  /** The address to listen on, and to be reached by; by default the one that reaches the head. */
+  readonly hostname: string | undefined;
+  /** The name of an abstract unix socket, for programs of this machine. */
+  readonly socket: string;
+  readonly resources: Readonly<Record<string, number>>;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly storeMemory: number;
+  readonly library: string;
+  readonly spillPath: string;
+  readonly codeDirectory: string;
+  readonly host: HostConfig;
+  readonly isolatesWarm: number;
+  readonly isolatesMax: number;
+  readonly logLevel: LogLevel;
+  /** The machine's boot. */
+  readonly machine: string;
+  readonly startedAt: number;
+}
+
+/** A running node. */
+export interface Daemon {
+  readonly registration: NodeRegistration;
+  /** Ends it. */
+  close(): Promise<void>;
+  /** Resolves when it has ended by itself, with why. */
+  readonly ended: Promise<RaydError>;
+}
+
+/** How often connections that are missing are made. */
+const REDIAL_MS = 100;
+
+/** Starts a node. @throws {RaydError} If the cluster cannot be joined. */
+export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
+  const log = nodeLog(config.logLevel);
+  const ended = Promise.withResolvers<RaydError>();
+  const running: { server?: NodeServer; registration?: NodeRegistration } = {};
+  let localAddress = "127.0.0.1";
+  const gcs = new GcsClient({
+    id: taskIdFromHex(config.id),
+    token: config.token,
+    clock: systemClock,
+    connect: async () => {
+      const conn = await dial(config.head.hostname, config.head.port);
+      localAddress = (conn.localAddr as Deno.NetAddr).hostname;
+      return conn;
+    },
+    connected: (known) => {
+      const { registration } = running;
+      if (registration === undefined) return;
+      log("info", `Connected to the control store again${known ? "" : ", which had given this node up"}`);
+      register(registration).catch((error) => log("error", `Cannot register: ${(error as Error).message}`));
+    },
+    disconnected: (error) => log("warn", `The control store is away: ${error.message}`),
+    loads: (loads) => {
+      for (const { node, load } of loads) {
+        if (hex(node) !== config.id) running.server?.reported(node, readLoad(load));
+      }
+      running.server?.cluster?.balance();
+    },
+  });
+  const register = (node: NodeRegistration) => gcs.put(NODES + node.id, writeRegistration(node), ANY, true);
+  await gcs.start();
+  const hostname = config.hostname ?? localAddress;
+  const store = ObjectStore.create(config.library, { capacity: config.storeMemory });
+  const programs = Deno.listen({ transport: "unix", path: config.socket });
+  const peers = Deno.listen({ transport: "tcp", hostname, port: 0 });
+  const bulk = Deno.listen({ transport: "tcp", hostname, port: 0 });
+  const code = new CodeStore(config.codeDirectory, gcs);
+  const others = new Map<string, NodeRegistration>();
+  const transfers = new Transfers({
+    store,
+    token: config.token,
+    log,
+    provide: (id) => running.server!.provide(id),
+    makeRoom: (bytes) => running.server!.makeRoom(bytes),
+    dial: (node) => {
+      const other = others.get(hex(node));
+      if (other === undefined) throw new DisconnectedError(`Node ${hex(node)} is gone`);
+      return dial(other.hostname, other.bulkPort);
+    },
+  });
+  const node = running.server = new NodeServer({
+    id: taskIdFromHex(config.id),
+    token: config.token,
+    resources: config.resources,
+    store,
+    clock: systemClock,
+    isolates: isolateProcesses(
+      { ...config, bundle: undefined, args: undefined, node: config.id },
+      store,
+      config.host,
+    ),
+    isolatesWarm: config.isolatesWarm,
+    isolatesMax: config.isolatesMax,
+    spillPath: config.spillPath,
+    log,
+    abroad: {
+      pull: (node, id, size) => transfers.pull(node, id, size),
+      hasCode: (hash) => code.has(hash),
+      fetchCode: (hash) => code.fetch(hash),
+      publishCode: (hash, bytes) => code.publish(hash, bytes),
+      ...names(gcs, config.id),
+    },
+  });
+  let closed = false;
+  serve(programs, (conn) => node.accept(conn));
+  serve(peers, (conn) => node.acceptPeer(conn));
+  serve(bulk, (conn) => transfers.serve(conn));
+  const registration: NodeRegistration = running.registration = {
+    id: config.id,
+    role: config.role,
+    hostname,
+    port: peers.addr.port,
+    bulkPort: bulk.addr.port,
+    resources: config.resources,
+    labels: config.labels,
+    machine: config.machine,
+    socket: config.socket,
+    storePath: store.path,
+    storeCapacity: store.capacity,
+    version: VERSION,
+    pid: Deno.pid,
+    startedAt: config.startedAt,
+  };
+  const dialling = new Set<string>();
+  const connectMissing = () => {
+    for (const [id, other] of others) {
+      if (id < config.id || dialling.has(id) || node.cluster!.has(taskIdFromHex(id))) continue;
+      dialling.add(id);
+      dial(other.hostname, other.port).then(
+        (conn) => closed ? conn.close() : node.connectPeer(conn),
+        (error) => log("info", `Cannot reach node ${id.slice(0, 8)}: ${(error as Error).message}`),
+      ).finally(() => systemClock.after(REDIAL_MS, () => dialling.delete(id)));
+    }
+  };
+  await register(registration);
+  await gcs.watch(NODES, (key, value) => {
+    const id = key.slice(NODES.length);
+    if (id === config.id) return;
+    if (value === undefined) {
+      others.delete(id);
+      transfers.forget(taskIdFromHex(id));
+      return node.nodeGone(taskIdFromHex(id));
+    }
+    const other = readRegistration(value);
+    others.set(id, other);
+    node.describe(describe(other));
+    connectMissing();
+  });
+  const stopLoads = reportLoads(gcs, node);
+  let cancelRedial: () => void = () => {};
+  const redial = () => {
+    connectMissing();
+    cancelRedial = systemClock.after(REDIAL_MS, redial);
+  };
+  redial();
+  return {
+    registration,
+    ended: ended.promise,
+    async close() {
+      if (closed) return;
+      closed = true;
+      stopLoads();
+      cancelRedial();
+      for (const listener of [programs, peers, bulk]) listener.close();
+      transfers.close();
+      node.close();
+      gcs.close();
+      await systemClock.turn();
+    },
+  };
+}
+
+async function serve<C extends Deno.Conn>(
+  listener: { [Symbol.asyncIterator](): AsyncIterableIterator<C> },
+  accept: (conn: C) => void,
+): Promise<void> {
+  for await (const conn of listener) {
+    if ("setNoDelay" in conn) (conn as Deno.Conn as Deno.TcpConn).setNoDelay(true);
+    accept(conn);
+  }
+}
+
+async function dial(hostname: string, port: number): Promise<Deno.TcpConn & ByteStream> {
+  const connecting = Deno.connect({ hostname, port });
+  const late = Promise.withResolvers<never>();
+  const cancel = systemClock.after(DIAL_MS_MAX, () => {
+    late.reject(new DisconnectedError(`${hostname}:${port} did not answer within ${DIAL_MS_MAX} ms`));
+    connecting.then((conn) => conn.close(), () => {});
+  });
+  try {
+    const conn = await Promise.race([connecting, late.promise]);
+    conn.setNoDelay(true);
+    return conn;
+  } finally {
+    cancel();
+  }
+}
+
+/** Tells others how the node is loaded: soon after it changes, and now and then as a sign of life. */
+function reportLoads(gcs: GcsClient, node: NodeServer): () => void {
+  let last = "";
+  let reportedAt = 0;
+  let cancel: () => void = () => {};
+  const report = () => {
+    const load = node.load();
+    const now = systemClock.now();
+    const rounded = { ...load, meanMs: Number(load.meanMs.toPrecision(2)) };
+    const text = JSON.stringify(rounded);
+    if (text !== last || now - reportedAt > LOAD_MS_MAX) {
+      last = text;
+      reportedAt = now;
+      gcs.reportLoad(writeLoad(rounded));
+    }
+    cancel = systemClock.after(LOAD_MS, report);
+  };
+  report();
+  return () => cancel();
+}
+
+/** Names of actors, as the control store has them. */
+function names(gcs: GcsClient, self: string) {
+  const keyOf = (namespace: string, name: string) =>
+    `name/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
+  const entryOf = (bytes: Uint8Array) =>
+    JSON.parse(new TextDecoder().decode(bytes)) as FoundActor & { readonly node: string };
+  return {
+    async reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean> {
+      const value = new TextEncoder().encode(JSON.stringify({ ...actor, node: self }));
+      return await gcs.put(keyOf(namespace, name), value, ABSENT, true) !== undefined;
+    },
+    releaseName(namespace: string, name: string, actor: TaskId): void {
+      const key = keyOf(namespace, name);
+      gcs.get(key).then(async (entry) => {
+        if (entry === undefined || entryOf(entry.value).id !== hex(actor)) return;
+        await gcs.delete(key, entry.revision);
+      }).catch(() => {
+        // The node is ending: its names go with it.
+      });
+    },
+    async findName(
+      namespace: string,
+      name: string,
+    ): Promise<(FoundActor & { readonly node: TaskId }) | undefined> {
+      const entry = await gcs.get(keyOf(namespace, name));
+      if (entry === undefined) return undefined;
+      const found = entryOf(entry.value);
+      return { ...found, node: taskIdFromHex(found.node) };
+    },
+  };
+}

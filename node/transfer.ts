@@ -1,0 +1,242 @@
+/**
+ * Bulk transfer: objects from one node's store into another's, over TCP, straight from segment to segment.
+ *
+ * A connection begins with {@link MAGIC} and the token. Then the receiver sends requests of 36 bytes (the object's id,
+ * and the range as two little-endian doubles), and the sender answers each in order with 16 bytes (a status, and the
+ * hash of the range) and, if all is well, the range's bytes. Large objects are fetched in ranges over several connections
+ * at once. The receiver reads into the place in its own segment where the object is going to be; an object that arrives
+ * damaged, or not at all, is never sealed.
+ *
+ * @module
+ */
+
+import { ObjectLostError, type RaydError } from "../core/errors.ts";
+import {
+  hex,
+  OBJECT_ID_BYTES,
+  type ObjectId,
+  readObjectId,
+  type TaskId,
+  writeObjectId,
+} from "../core/ids.ts";
+import { PULL_CONNECTIONS_MAX, PULL_RANGE_BYTES } from "../core/limits.ts";
+import type { ObjectStore } from "../store/object_store.ts";
+import type { ByteStream } from "../transport/channel.ts";
+import { sameToken } from "../transport/token.ts";
+
+const MAGIC = "rayd-bulk-1\n";
+const TOKEN_BYTES = 64;
+const REQUEST_BYTES = OBJECT_ID_BYTES + 16;
+const ANSWER_BYTES = 16;
+const FOUND = 1, ABSENT = 2;
+
+/** What transfers need of their node. */
+export interface TransferServices {
+  readonly store: ObjectStore;
+  readonly token: string;
+  log(level: "info" | "warn" | "error", message: string): void;
+  /** Has an object in memory. @returns Whether it is. */
+  provide(id: ObjectId): Promise<boolean>;
+  makeRoom(bytes: number): Promise<RaydError | undefined>;
+  /** Opens a bulk connection to a node. */
+  dial(node: TaskId): Promise<ByteStream>;
+}
+
+/** Sends and fetches objects. */
+export class Transfers {
+  readonly #node: TransferServices;
+  readonly #idle = new Map<TaskId, ByteStream[]>();
+  readonly #serving = new Set<ByteStream>();
+  #closed = false;
+  /** Bytes that came and went. */
+  received = 0;
+  sent = 0;
+
+  /** @param node What transfers need of their node. */
+  constructor(node: TransferServices) {
+    this.#node = node;
+  }
+
+  /** Serves a connection until it ends. */
+  async serve(stream: ByteStream): Promise<void> {
+    this.#serving.add(stream);
+    try {
+      const head = new Uint8Array(MAGIC.length + TOKEN_BYTES);
+      if (!await readAll(stream, head)) return;
+      const text = new TextDecoder().decode(head);
+      if (!text.startsWith(MAGIC) || !sameToken(text.slice(MAGIC.length), this.#node.token)) {
+        return this.#node.log("warn", "Refused a bulk connection: it does not begin with the token");
+      }
+      const request = new Uint8Array(REQUEST_BYTES);
+      while (await readAll(stream, request)) await this.#answer(stream, request);
+    } catch (error) {
+      if (!this.#closed) this.#node.log("info", `A bulk connection ended: ${(error as Error).message}`);
+    } finally {
+      this.#serving.delete(stream);
+      close(stream);
+    }
+  }
+
+  async #answer(stream: ByteStream, request: Uint8Array): Promise<void> {
+    const id = readObjectId(request, 0);
+    const numbers = new DataView(request.buffer);
+    const offset = numbers.getFloat64(OBJECT_ID_BYTES, true),
+      length = numbers.getFloat64(OBJECT_ID_BYTES + 8, true);
+    const answer = new Uint8Array(ANSWER_BYTES);
+    const view = await this.#node.provide(id) ? this.#node.store.get(id) : undefined;
+    try {
+      const whole = view?.bytes;
+      const sound = whole !== undefined && Number.isSafeInteger(offset) && Number.isSafeInteger(length) &&
+        offset >= 0 && length >= 0 && offset + length <= whole.length;
+      answer[0] = sound ? FOUND : ABSENT;
+      if (!sound) return await writeAll(stream, answer);
+      const range = whole.subarray(offset, offset + length);
+      new DataView(answer.buffer).setBigUint64(8, this.#node.store.hash(range), true);
+      await writeAll(stream, answer);
+      await writeAll(stream, range);
+      this.sent += length;
+    } finally {
+      view?.release();
+    }
+  }
+
+  /** Brings an object from a node into the store. @returns What went wrong. */
+  async pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
+    const { store } = this.#node;
+    let target: ReturnType<ObjectStore["create"]>;
+    try {
+      while ((target = store.create(id, size)) === "full") {
+        const error = await this.#node.makeRoom(size);
+        if (error !== undefined) return error;
+      }
+    } catch (error) {
+      return error as RaydError;
+    }
+    if (target === "exists") return undefined;
+    try {
+      await this.#fetch(node, id, target);
+      store.seal(id);
+      this.received += size;
+      return undefined;
+    } catch (error) {
+      store.abort(id);
+      return new ObjectLostError(
+        `Object ${hex(id, true)} of ${size} bytes could not be brought from node ${hex(node).slice(0, 8)}: ` +
+          `${(error as Error).message}`,
+      );
+    }
+  }
+
+  /** Fetches an object's bytes, in ranges over several connections where it is large. */
+  async #fetch(node: TaskId, id: ObjectId, target: Uint8Array): Promise<void> {
+    const ranges: Uint8Array[] = [];
+    const count = Math.max(1, Math.ceil(target.length / PULL_RANGE_BYTES));
+    const each = Math.ceil(target.length / count);
+    for (let i = 0; i < count; i++) {
+      ranges.push(target.subarray(i * each, Math.min((i + 1) * each, target.length)));
+    }
+    let next = 0;
+    const fetchRanges = async () => {
+      let stream = await this.#connect(node);
+      try {
+        while (next < count) {
+          const at = next++;
+          try {
+            await this.#fetchRange(stream, id, at * each, ranges[at]!);
+          } catch (error) {
+            if (!(error instanceof Broken)) throw error;
+            // One more try: the connection may have been an old one that the other side had closed.
+            close(stream);
+            stream = await this.#connect(node, true);
+            await this.#fetchRange(stream, id, at * each, ranges[at]!);
+          }
+        }
+      } catch (error) {
+        close(stream);
+        throw error;
+      }
+      this.#keep(node, stream);
+    };
+    const lanes = Array.from({ length: Math.min(PULL_CONNECTIONS_MAX, count) }, fetchRanges);
+    // All must have stopped writing before the memory is given back.
+    const failed = (await Promise.allSettled(lanes)).find((result) => result.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  async #fetchRange(stream: ByteStream, id: ObjectId, offset: number, range: Uint8Array): Promise<void> {
+    const request = new Uint8Array(REQUEST_BYTES);
+    writeObjectId(id, request, 0);
+    const numbers = new DataView(request.buffer);
+    numbers.setFloat64(OBJECT_ID_BYTES, offset, true);
+    numbers.setFloat64(OBJECT_ID_BYTES + 8, range.length, true);
+    const answer = new Uint8Array(ANSWER_BYTES);
+    try {
+      await writeAll(stream, request);
+      if (!await readAll(stream, answer)) throw new Error("the connection was closed");
+      if (answer[0] === FOUND && !await readAll(stream, range)) throw new Error("the connection was closed");
+    } catch (error) {
+      throw new Broken((error as Error).message);
+    }
+    if (answer[0] !== FOUND) throw new Error("it is not there any more");
+    const expected = new DataView(answer.buffer).getBigUint64(8, true);
+    if (this.#node.store.hash(range as Uint8Array<ArrayBuffer>) !== expected) {
+      throw new Broken("it arrived damaged");
+    }
+  }
+
+  async #connect(node: TaskId, fresh = false): Promise<ByteStream> {
+    const idle = fresh ? undefined : this.#idle.get(node)?.pop();
+    if (idle !== undefined) return idle;
+    const stream = await this.#node.dial(node);
+    await writeAll(stream, new TextEncoder().encode(MAGIC + this.#node.token));
+    return stream;
+  }
+
+  #keep(node: TaskId, stream: ByteStream): void {
+    const idle = this.#idle.get(node) ?? [];
+    if (this.#closed || idle.length >= PULL_CONNECTIONS_MAX) return close(stream);
+    idle.push(stream);
+    this.#idle.set(node, idle);
+  }
+
+  /** A node is gone. */
+  forget(node: TaskId): void {
+    for (const stream of this.#idle.get(node) ?? []) close(stream);
+    this.#idle.delete(node);
+  }
+
+  /** Ends all connections. */
+  close(): void {
+    this.#closed = true;
+    for (const node of [...this.#idle.keys()]) this.forget(node);
+    for (const stream of this.#serving) close(stream);
+  }
+}
+
+/** A connection broke, or brought what was not sent: another one may do better. */
+class Broken extends Error {}
+
+/** Fills `into`. @returns Whether the stream had that much; `false` only if it had nothing more at all. */
+async function readAll(stream: ByteStream, into: Uint8Array): Promise<boolean> {
+  for (let at = 0; at < into.length;) {
+    const count = await stream.read(at === 0 ? into : into.subarray(at));
+    if (count === null) {
+      if (at === 0) return false;
+      throw new Error("the connection was closed in the middle");
+    }
+    at += count;
+  }
+  return true;
+}
+
+async function writeAll(stream: ByteStream, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += await stream.write(at === 0 ? bytes : bytes.subarray(at));
+}
+
+function close(stream: ByteStream): void {
+  try {
+    stream.close();
+  } catch {
+    // Closed already.
+  }
+}
