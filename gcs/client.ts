@@ -220,12 +220,18 @@ export class GcsClient {
   /** Ends the connection. @param leave Whether leases go at once, rather than after the grace. */
   close(leave = true): void {
     if (this.#closed !== undefined) return;
-    this.#closed = new DisconnectedError("The connection to the control store was closed");
-    this.#cancelRetry();
     if (leave && this.#welcomed) this.#channel?.send({ type: "goodbye" });
+    this.#end(new DisconnectedError("The connection to the control store was closed"));
+  }
+
+  #end(error: RaydError): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = error;
+    this.#welcomed = false;
+    this.#cancelRetry();
     this.#channel?.finish();
-    this.#started.reject(this.#closed);
-    for (const pending of this.#pending.values()) pending.reject(this.#closed);
+    this.#started.reject(error);
+    for (const pending of this.#pending.values()) pending.reject(error);
     this.#pending.clear();
   }
 
@@ -268,8 +274,7 @@ export class GcsClient {
           cause: error,
         });
       if (first) {
-        this.#closed = failure;
-        this.#started.reject(failure);
+        this.#end(failure);
         throw failure;
       }
       return this.#retry();
@@ -290,10 +295,7 @@ export class GcsClient {
     this.#channel = undefined;
     this.#welcomed = false;
     const failure = error ?? new DisconnectedError("The control store closed the connection");
-    if (!this.#everWelcomed) {
-      this.#closed = failure;
-      return this.#started.reject(failure);
-    }
+    if (!this.#everWelcomed) return this.#end(failure);
     this.#options.disconnected?.(failure);
     this.#retry();
   }
@@ -311,10 +313,7 @@ export class GcsClient {
       case "welcome":
         return this.#welcome(message);
       case "refused": {
-        const error = new UsageError(`Cannot join the cluster: ${message.reason}`);
-        this.close(false);
-        this.#closed = error;
-        return this.#started.reject(error);
+        return this.#end(new UsageError(`Cannot join the cluster: ${message.reason}`));
       }
       case "response": {
         const pending = this.#pending.get(message.request);
@@ -332,10 +331,7 @@ export class GcsClient {
 
   #welcome({ cluster, shards, known }: Extract<FromGcs, { type: "welcome" }>): void {
     if (this.#everWelcomed && (cluster !== this.#cluster || shards !== this.#shards)) {
-      const error = new UsageError("Cannot go on: the head that answers now belongs to another cluster");
-      this.close(false);
-      this.#closed = error;
-      return;
+      return this.#end(new UsageError("Cannot go on: the head that answers now belongs to another cluster"));
     }
     const again = this.#everWelcomed;
     this.#cluster = cluster;

@@ -1,0 +1,90 @@
+/**
+ * The global scheduler: the rule of the least expected wait, and that stale reports do not send all to one node.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { type TaskId, taskIdFromBytes } from "../core/ids.ts";
+import { GlobalScheduler, type PlaceRequest } from "../scheduler/global.ts";
+
+const idOf = (n: number) => taskIdFromBytes(new Uint8Array(16).fill(n));
+const CPU = 10_000;
+
+function request(given: Partial<PlaceRequest> = {}): PlaceRequest {
+  return { demand: { cpu: CPU }, expectedMs: 10, betterThanMs: Infinity, missingBytes: () => 0, ...given };
+}
+
+function cluster(cpus: readonly number[]): GlobalScheduler {
+  const scheduler = new GlobalScheduler();
+  cpus.forEach((n, i) => scheduler.join({ id: idOf(i), resources: { cpu: n * CPU }, labels: {} }));
+  return scheduler;
+}
+
+Deno.test("place chooses a node that has what is asked for, and none where no node ever has", () => {
+  const scheduler = cluster([4]);
+  scheduler.join({ id: idOf(7), resources: { cpu: CPU, gpu: 2 * CPU }, labels: {} });
+  assertEquals(scheduler.place(request({ demand: { gpu: CPU } }), 0), idOf(7));
+  assertEquals(scheduler.place(request({ demand: { gpu: 3 * CPU } }), 0), undefined);
+  assertEquals(scheduler.feasible({ gpu: 2 * CPU }), true);
+  assertEquals(scheduler.feasible({ gpu: 3 * CPU }), false);
+  scheduler.leave(idOf(7));
+  assertEquals(scheduler.place(request({ demand: { gpu: CPU } }), 0), undefined);
+});
+
+Deno.test("place prefers an idle node to a short queue, and a short queue to a long one", () => {
+  const scheduler = cluster([1, 1, 1]);
+  scheduler.report(idOf(0), { free: { cpu: 0 }, queued: 10, meanMs: 10 }, 0);
+  scheduler.report(idOf(1), { free: { cpu: 0 }, queued: 2, meanMs: 10 }, 0);
+  scheduler.report(idOf(2), { free: { cpu: CPU }, queued: 0, meanMs: 10 }, 0);
+  assertEquals(scheduler.place(request(), 0), idOf(2));
+  assertEquals(scheduler.place(request(), 0), idOf(2)); // behind one that runs: still the least
+  scheduler.leave(idOf(2));
+  assertEquals(scheduler.place(request(), 0), idOf(1));
+});
+
+Deno.test("place sends a task to where its arguments are, unless the wait there costs more than bringing them", () => {
+  const scheduler = cluster([1, 1]);
+  scheduler.report(idOf(0), { free: { cpu: CPU }, queued: 0, meanMs: 10 }, 0);
+  scheduler.report(idOf(1), { free: { cpu: 0 }, queued: 1, meanMs: 10 }, 0);
+  const missing = (bytes: number) => (node: TaskId) => node === idOf(1) ? 0 : bytes;
+  assertEquals(scheduler.place(request({ missingBytes: missing(100e6) }), 0), idOf(1));
+  assertEquals(scheduler.place(request({ missingBytes: missing(1e6) }), 0), idOf(0));
+});
+
+Deno.test("place gives up on nodes that are no better than waiting", () => {
+  const scheduler = cluster([1]);
+  scheduler.report(idOf(0), { free: { cpu: 0 }, queued: 100, meanMs: 10 }, 0);
+  assertEquals(scheduler.place(request({ betterThanMs: 500 }), 0), undefined);
+  assertEquals(scheduler.place(request({ betterThanMs: 5_000 }), 0), idOf(0));
+});
+
+Deno.test("tasks that are placed between two reports spread by the nodes' CPUs, and never rush to one", () => {
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 2, maxLength: 8 }), (cpus) => {
+      const scheduler = cluster(cpus);
+      const total = cpus.reduce((a, b) => a + b, 0);
+      const counts = cpus.map(() => 0);
+      const rounds = 10;
+      for (let i = 0; i < total * rounds; i++) {
+        const node = scheduler.place(request(), 0)!;
+        counts[node.charCodeAt(0)]!++;
+      }
+      counts.forEach((count, i) => {
+        const share = cpus[i]! * rounds;
+        // A node with many CPUs is taken to start a task sooner even if as much waits there for each of them.
+        assertEquals(Math.abs(count - share) <= share * 0.5 + cpus[i]!, true, `${counts} of ${cpus}`);
+      });
+    }),
+  );
+});
+
+Deno.test("a report takes the place of what was sent long before it, and not of what was sent just now", () => {
+  const scheduler = cluster([2]);
+  scheduler.place(request(), 0);
+  scheduler.report(idOf(0), { free: { cpu: 2 * CPU }, queued: 0, meanMs: 1 }, 10);
+  assertEquals(scheduler.free(idOf(0)), { cpu: CPU }); // the report may be older than the task
+  scheduler.report(idOf(0), { free: { cpu: 2 * CPU }, queued: 0, meanMs: 1 }, 1_000);
+  assertEquals(scheduler.free(idOf(0)), { cpu: 2 * CPU });
+});
