@@ -22,6 +22,8 @@ export interface FoundNode {
 /**
  * Connects to a node.
  *
+ * `RAYD_NODE`, the beginning of a node's id, says which one, where several run on the machine.
+ *
  * @param address The head: `HOST:PORT`. @param id 16 random bytes: who asks.
  * @throws {UsageError} If the address is none, the token is wrong, or no node runs on this machine.
  * @throws {DisconnectedError} If the head cannot be reached.
@@ -47,7 +49,8 @@ export async function findNode(address: string, id: TaskId): Promise<FoundNode> 
   }
   // The name of a socket is a machine's own, and so is a store's path: the boot tells machines apart, and whether the
   // socket answers, containers.
-  const here = nodes.filter(({ machine }) => machine === thisMachine())
+  const wanted = Deno.env.get("RAYD_NODE") ?? "";
+  const here = nodes.filter(({ machine, id }) => machine === thisMachine() && id.startsWith(wanted))
     .sort((a, b) => a.role === b.role ? a.startedAt - b.startedAt : a.role === "head" ? -1 : 1);
   for (const { socket, storePath } of here) {
     try {

@@ -1,0 +1,306 @@
+/**
+ * A cluster of the executable's own processes, as a user starts it: a head, workers, and scripts that run on them.
+ *
+ * @module
+ */
+
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { project, rayd, raydOutput, Running } from "./rayd.ts";
+
+const FUNCTIONS = `
+import { actor, cancel, context, died, get, getActor, init, kill, nodes, put, type Ref, remote, wait } from "rayd";
+export const where = remote(function where(): string { return context().nodeId; });
+export const busy = remote(async function busy(i: number, ms: number) {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  return [i, context().nodeId] as const;
+});
+export const fail = remote(function fail() { throw new RangeError("far away"); });
+export const count = remote(function* count(n: number) { for (let i = 0; i < n; i++) yield i; });
+export const filled = remote(function filled(n: number, by: number) { return new Float64Array(n).fill(by); });
+export const sum = remote(function sum(a: Float64Array) { return a.reduce((x, y) => x + y, 0); });
+export const boxed = remote(async function boxed() { return { inner: await put(new Float64Array(9000).fill(2)) }; });
+export const unboxed = remote(async function unboxed(box: { inner: Ref<Float64Array> }) {
+  return (await get(box.inner)).reduce((x, y) => x + y, 0);
+});
+export const forever = remote(function forever() { for (;;); });
+export const tree = remote(async function tree(depth: number): Promise<number> {
+  if (depth === 0) return 1;
+  const [a, b] = await get([tree.remote(depth - 1), tree.remote(depth - 1)]);
+  return a + b;
+});
+export const Counter = actor(class Counter {
+  n = 0;
+  kept: { ref: Ref<Float64Array> } | undefined;
+  add(by = 1) { return this.n += by; }
+  keep(box: { ref: Ref<Float64Array> }) { this.kept = box; }
+  async read() { return (await get(this.kept!.ref)).length; }
+  where() { return context().nodeId; }
+  fail() { throw new TypeError("in the actor"); }
+});
+export const adding = remote(async function adding(counter: ReturnType<typeof Counter.remote>, times: number) {
+  let last = 0;
+  for (let i = 0; i < times; i++) last = await get(counter.add.remote());
+  return last;
+});
+const print = (name: string, value: unknown) => console.log(name + ": " + JSON.stringify(value));
+`;
+
+/** A head and workers, which end with the scope. */
+class TestCluster implements AsyncDisposable {
+  readonly directory: { readonly path: string } & Disposable;
+  readonly env: Record<string, string>;
+  readonly nodes: Running[] = [];
+  address = "";
+
+  private constructor(script: string) {
+    this.directory = project({ "main.ts": FUNCTIONS + script });
+    this.env = { HOME: this.directory.path };
+  }
+
+  static async start(
+    script: string,
+    head: readonly string[],
+    ...workers: readonly (readonly string[])[]
+  ): Promise<TestCluster> {
+    const cluster = new TestCluster(script);
+    await cluster.head(["--port", "0", ...head]);
+    for (const worker of workers) await cluster.worker(worker);
+    return cluster;
+  }
+
+  async head(options: readonly string[]): Promise<Running> {
+    const head = new Running(["head", "--store-memory", "256MB", ...options], { env: this.env });
+    this.nodes.push(head);
+    await head.printed("The token is in");
+    this.address = /is up at (\S+)/.exec(head.stdout)![1]!;
+    this.env.RAYD_ADDRESS = this.address;
+    return head;
+  }
+
+  async worker(options: readonly string[]): Promise<Running> {
+    const worker = new Running(["worker", "--store-memory", "256MB", ...options], { env: this.env });
+    this.nodes.push(worker);
+    await worker.printed("has joined");
+    return worker;
+  }
+
+  /** Runs the script. @returns What it printed, by name. */
+  async run(...args: readonly string[]): Promise<Record<string, unknown>> {
+    return parse(await raydOutput(["run", "main.ts", ...args], { cwd: this.directory.path, env: this.env }));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const node of this.nodes.reverse()) await node[Symbol.asyncDispose]();
+    this.directory[Symbol.dispose]();
+  }
+}
+
+function parse(stdout: string): Record<string, unknown> {
+  return Object.fromEntries(
+    stdout.trim().split("\n").map((line) => {
+      const at = line.indexOf(": ");
+      return [line.slice(0, at), JSON.parse(line.slice(at + 2)) as unknown];
+    }),
+  );
+}
+
+Deno.test("a script uses a cluster as it would one machine: tasks, objects, actors, errors, streams", async () => {
+  await using cluster = await TestCluster.start(
+    `
+if (import.meta.main) {
+  await using _ = await init();
+  const far = { gpus: 1 };
+  print("nodes", (await nodes()).map(({ resources }) => [resources.cpu ?? 0, resources.gpu ?? 0]).sort());
+  const [here, there] = await get([where.remote(), where.options(far).remote()]);
+  print("gpu tasks go to where GPUs are", here !== there);
+  const all = await get(Array.from({ length: 60 }, (_, i) => busy.remote(i, 30)));
+  print("tasks spread", new Set(all.map(([, node]) => node)).size);
+  print("results in order", all.every(([i], at) => i === at));
+  print("tree", await get(tree.remote(6)));
+  const big = filled.options(far).remote(100_000, 3);
+  print("result from there", (await get(big)).length);
+  print("argument from there", await get(sum.remote(big)));
+  print("argument goes there", await get(sum.options(far).remote(await put(new Float64Array(100_000).fill(4)))));
+  print("large argument by value", await get(sum.options(far).remote(new Float64Array(50_000).fill(5))));
+  const box = boxed.options(far).remote();
+  print("Ref inside of a result", await get((await get(box)).inner).then((a) => a.length));
+  print("Ref passed on and back", [await get(unboxed.remote(box)), await get(unboxed.options(far).remote(box))]);
+  let items = 0;
+  for await (const ref of count.options(far).remote(300)) items += await get(ref);
+  print("stream", items);
+  try { await get(fail.options(far).remote()); } catch (e) { print("error", [e.code, e.cause.name, e.stack.includes("main.ts")]); }
+  const endless = forever.options(far).remote();
+  setTimeout(() => cancel(endless, { force: true }), 200);
+  print("cancel", await get(endless).catch((e) => e.code));
+  print("timeout", await get(forever.options({ ...far, timeout: 200 }).remote()).catch((e) => e.code));
+  const counter = Counter.options({ gpus: 1, name: "counter" }).remote();
+  print("actor is there", await get(counter.where.remote()) === there);
+  print("calls in order", (await get(Array.from({ length: 200 }, () => counter.add.remote()))).every((n, i) => n === i + 1));
+  print("calls from tasks", (await get([adding.remote(counter, 20), adding.remote(counter, 20)])).includes(240));
+  await get(counter.keep.remote({ ref: await put(new Float64Array(20_000)) }));
+  print("actor keeps a Ref", await get(counter.read.remote()));
+  print("found by name", await get((await getActor(Counter, "counter")).add.remote(0)));
+  print("name taken", await get(Counter.options({ name: "counter" }).remote().add.remote()).catch((e) => e.code));
+  print("actor throws", await get(counter.fail.remote()).catch((e) => [e.code, e.cause.name]));
+  const death = died(counter);
+  kill(counter);
+  print("killed", (await death).reason);
+  print("call of the dead", await get(counter.add.remote()).catch((e) => e.code));
+  const never = where.options({ gpus: 99 }).remote();
+  const [ready] = await wait([never], { timeout: 300 });
+  print("what no node has waits", ready.length);
+  cancel(never);
+}`,
+    ["--cpus", "1"],
+    ["--cpus", "1", "--gpus", "1"],
+  );
+  assertEquals(await cluster.run(), {
+    "nodes": [[1, 0], [1, 1]],
+    "gpu tasks go to where GPUs are": true,
+    "tasks spread": 2,
+    "results in order": true,
+    "tree": 64,
+    "result from there": 100_000,
+    "argument from there": 300_000,
+    "argument goes there": 400_000,
+    "large argument by value": 250_000,
+    "Ref inside of a result": 9000,
+    "Ref passed on and back": [18_000, 18_000],
+    "stream": 44_850,
+    "error": ["TASK_FAILED", "RangeError", true],
+    "cancel": "TASK_CANCELLED",
+    "timeout": "TASK_TIMEOUT",
+    "actor is there": true,
+    "calls in order": true,
+    "calls from tasks": true,
+    "actor keeps a Ref": 20_000,
+    "found by name": 240,
+    "name taken": "ACTOR_NAME_TAKEN",
+    "actor throws": ["TASK_FAILED", "TypeError"],
+    "killed": "it was killed with kill()",
+    "call of the dead": "ACTOR_DIED",
+    "what no node has waits": 0,
+  });
+  const status = await raydOutput(["status"], { env: cluster.env });
+  assertStringIncludes(status, "head");
+  assertStringIncludes(status, "gpu 1/1");
+  const nodes = JSON.parse(await raydOutput(["status", "--json"], { env: cluster.env })) as {
+    role: string;
+  }[];
+  assertEquals(nodes.map(({ role }) => role).sort(), ["head", "worker"]);
+});
+
+Deno.test("tasks of a worker that is killed run elsewhere, and the script notices nothing", async () => {
+  await using cluster = await TestCluster.start(
+    `
+if (import.meta.main) {
+  await using _ = await init();
+  const refs = Array.from({ length: 200 }, (_, i) => busy.remote(i, 30));
+  const first = await wait(refs, { count: 40 });
+  print("under way", first[0].length);
+  const all = await get(refs);
+  print("all in order", all.every(([i], at) => i === at));
+  print("nodes left", (await nodes()).length);
+}`,
+    ["--cpus", "1"],
+    ["--cpus", "1"],
+    ["--cpus", "1"],
+  );
+  await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
+  await run.printed("under way");
+  await cluster.nodes[2]!.kill("SIGKILL");
+  assertEquals((await run.ended()).code, 0, run.stderr);
+  assertEquals(parse(run.stdout), { "under way": 40, "all in order": true, "nodes left": 2 });
+});
+
+Deno.test("a head that is killed and started again on its directory finds its workers again, which have gone on", async () => {
+  await using cluster = await TestCluster.start(
+    `
+if (import.meta.main) {
+  await using _ = await init();
+  const counter = Counter.options({ name: "kept" }).remote();
+  print("before", await get(counter.add.remote()));
+  for (;;) {
+    await get(busy.remote(0, 20));
+    const all = await nodes();
+    if (all.length === 1) break; // the head is gone
+  }
+  print("alone", await get(Array.from({ length: 20 }, (_, i) => busy.remote(i, 1))).then((all) => all.length));
+  while ((await nodes()).length < 2) await get(busy.remote(0, 20));
+  print("together", await get(where.options({ resources: { head: 1 } }).remote()) !== await get(where.remote()));
+  print("after", await get(counter.add.remote()));
+}`,
+    ["--cpus", "0"],
+  );
+  const port = cluster.address.split(":")[1]!;
+  const worker = await cluster.worker(["--cpus", "2"]);
+  // The script must be on the worker's node, for the head's goes away: that of the head takes no programs meanwhile.
+  const head = cluster.nodes[0]!;
+  await using run = new Running(["run", "main.ts"], {
+    cwd: cluster.directory.path,
+    env: { ...cluster.env, RAYD_NODE: /rayd worker (\w+)/.exec(worker.stdout)![1]! },
+  });
+  await run.printed("before");
+  await head.kill("SIGKILL");
+  await run.printed("alone");
+  await cluster.head(["--port", port, "--cpus", "1", "--resources", "head=1"]);
+  assertEquals((await run.ended()).code, 0, run.stderr);
+  assertEquals(parse(run.stdout), { before: 1, alone: 20, together: true, after: 2 });
+});
+
+Deno.test("a program that is killed leaves nothing running on other nodes", async () => {
+  await using cluster = await TestCluster.start(
+    `
+if (import.meta.main) {
+  await using _ = await init();
+  if (Deno.args[0] === "look") {
+    for (;;) {
+      const [a, b] = await get([where.remote(), where.options({ gpus: 1 }).remote()]);
+      if (a && b && await getActor(Counter, "left").then(() => false, () => true)) break;
+    }
+    print("all is free", true);
+  } else {
+    const counter = Counter.options({ gpus: 1, cpus: 1, name: "left" }).remote();
+    await get(counter.add.remote());
+    const refs = [forever.remote(), forever.options({ resources: { far: 1 } }).remote()];
+    await wait(refs, { timeout: 300 });
+    console.log("running");
+    await get(refs);
+  }
+}`,
+    ["--cpus", "1"],
+    ["--cpus", "2", "--gpus", "1", "--resources", "far=1"],
+  );
+  await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
+  await run.printed("running");
+  await run.kill("SIGKILL");
+  assertEquals(await cluster.run("look"), { "all is free": true });
+});
+
+Deno.test("joining with a wrong token, at a wrong address, or from a machine without a node says what to do", async () => {
+  await using cluster = await TestCluster.start("", ["--cpus", "1"]);
+  const other = { ...cluster.env, RAYD_TOKEN: "0".repeat(64) };
+  const wrong = await rayd(["worker"], { env: other });
+  assertEquals(wrong.code, 1);
+  assertStringIncludes(wrong.stderr, "the token is wrong");
+  const closed = await rayd(["worker", "--address", "127.0.0.1:1"], { env: cluster.env });
+  assertEquals(closed.code, 1);
+  assertStringIncludes(closed.stderr, "Cannot reach the control store");
+  const none = await rayd(["worker"], { env: { ...cluster.env, HOME: `${cluster.directory.path}/nobody` } });
+  assertEquals(none.code, 1);
+  assertStringIncludes(none.stderr, "Cannot find the token");
+  const bad = await rayd(["worker", "--address", "nowhere"], { env: cluster.env });
+  assertEquals(bad.code, 2);
+  const open = await rayd(["head", "--host", "0.0.0.0", "--port", "0"], { env: cluster.env });
+  assertEquals(open.code, 1);
+  assertStringIncludes(open.stderr, "--insecure-bind");
+  using directory = project({ "main.ts": `import { init } from "rayd"; await init();` });
+  const script = await rayd(["run", "main.ts"], { cwd: directory.path, env: other });
+  assertStringIncludes(script.stderr, "the token is wrong");
+});
+
+Deno.test("rayd stop ends the nodes of this machine, gently", async () => {
+  await using cluster = await TestCluster.start("", ["--cpus", "1"], ["--cpus", "1"]);
+  assertStringIncludes(await raydOutput(["stop"], { env: cluster.env }), "2 nodes told to end");
+  for (const node of cluster.nodes) assertEquals((await node.ended()).code, 0, node.stderr);
+});
