@@ -3,120 +3,179 @@
  *
  *     rayd run examples/wordcount.ts PATH…
  *
- * Files are cut into chunks of some megabytes; a task counts each, and further tasks add the counts up, eight at a
- * time. Binary files, which have a zero byte near their beginning, are passed over. `--plain` counts on a single thread, to compare; `--all` prints every word instead of the most frequent ones.
+ * Files are cut into chunks: large ones between words, small ones put together. A task counts each chunk, and splits
+ * its table of words by hash into shares; further tasks add up the first shares of all tables, the second ones, and so
+ * on. Binary files, which have a zero byte near their beginning, are passed over. `--plain` counts on a single thread,
+ * to compare; `--all` prints every word instead of the most frequent ones.
  *
  * @module
  */
 
-import { get, init, type Ref, remote } from "rayd";
+import { clusterResources, get, init, type Ref, remote } from "rayd";
+import {
+  inWord,
+  mostFrequent,
+  topWords,
+  type WordCount,
+  WordCounter,
+  type WordTable,
+} from "./word_counter.ts";
 
-/** A part of a file, in bytes. */
+/** A part of a file, in bytes, that begins and ends between words. */
 type Part = readonly [path: string, start: number, end: number];
-type Counts = Map<string, number>;
 
-const CHUNK_BYTES = 4 * 1024 * 1024;
-
-/** Whether a byte belongs to a word: a letter or digit, `_`, or part of any character beyond ASCII. */
-const IN_WORD = Uint8Array.from(
-  { length: 256 },
-  (_, byte) => byte >= 128 || /\w/.test(String.fromCharCode(byte)) ? 1 : 0,
-);
-const LATIN1 = new TextDecoder("latin1");
-
-/** The bytes of a part, from the first word that begins in it to the end of the last one. */
-function read([path, start, end]: Part): Uint8Array {
-  using file = Deno.openSync(path);
-  const from = Math.max(0, start - 1); // the byte before tells whether a word began there
-  file.seekSync(from, Deno.SeekMode.Start);
-  const bytes = new Uint8Array(end - from + 65_536);
-  let length = 0;
-  for (let n: number | null; length < bytes.length && (n = file.readSync(bytes.subarray(length))) !== null;) {
-    length += n;
-  }
-  let first = start - from, last = Math.min(length, end - from);
-  if (start > 0 && IN_WORD[bytes[0]!]) { while (first < length && IN_WORD[bytes[first]!]) first++; }
-  while (last < length && IN_WORD[bytes[last - 1]!] && IN_WORD[bytes[last]!]) last++;
-  return bytes.subarray(first, Math.max(first, last));
+/** What is printed of a table. */
+interface Summary {
+  readonly occurrences: number;
+  readonly different: number;
+  readonly top: WordCount[];
 }
 
-/** Counts the words of some parts. Most have come before, so a table by hash spares making a string for each. */
-export const count = remote(function count(parts: Part[]): Counts {
-  const texts = parts.map(read);
-  const bytes = new Uint8Array(texts.reduce((sum, text) => sum + text.length + 1, 0));
-  texts.reduce((at, text) => (bytes.set(text, at), at + text.length + 1), 0);
-  for (let i = 0; i < bytes.length; i++) if (bytes[i]! >= 65 && bytes[i]! <= 90) bytes[i]! += 32; // to lower case
-  const text = LATIN1.decode(bytes);
-  const counts: Counts = new Map();
-  const recent: { word: string; hash: number; n: number }[] = [];
-  for (let at = 0; at < bytes.length; at++) {
-    const begin = at;
-    let hash = 0;
-    while (IN_WORD[bytes[at]!]) hash = Math.imul(hash, 31) + bytes[at++]! | 0;
-    if (at === begin) continue;
-    const slot = hash & 0xffff;
-    const known = recent[slot];
-    if (known?.hash === hash && text.startsWith(known.word, begin) && known.word.length === at - begin) {
-      known.n++;
-    } else {
-      if (known !== undefined) counts.set(known.word, (counts.get(known.word) ?? 0) + known.n);
-      recent[slot] = { word: text.slice(begin, at), hash, n: 1 };
-    }
+const CHUNK_BYTES = 16 * 1024 * 1024;
+const BLOCK_BYTES = 256 * 1024;
+const TABLES_ADDED_AT_ONCE = 64;
+
+/** Counts one thing after the other: memory that was used before is faster than new memory. */
+const counter = new WordCounter();
+
+/** Counts the words of some parts. @returns Their bytes of text, and `shares` tables without a word in common. */
+export const count = remote(function count(parts: Part[], shares: number): [number, ...WordTable[]] {
+  counter.clear();
+  const bytes = parts.reduce((sum, part) => sum + countPart(part), 0);
+  return [bytes, ...counter.tables(shares)];
+});
+
+export const add = remote(function add(...tables: WordTable[]): WordTable {
+  counter.clear();
+  for (const table of tables) counter.addTable(table);
+  return counter.tables(1)[0]!;
+});
+
+export const summarize = remote(function summarize(table: WordTable, limit: number): Summary {
+  const occurrences = table.counts.reduce((sum, n) => sum + n, 0);
+  return { occurrences, different: table.counts.length, top: topWords(table, limit) };
+});
+
+/** Counts on all cores. */
+async function countAll(paths: string[], limit: number): Promise<[bytes: number, Summary]> {
+  await using _ = await init();
+  const shares = 2 * Math.ceil((await clusterResources()).cpu ?? 1);
+  const counting = count.options({ returns: 1 + shares });
+  const counted: ReturnType<typeof counting.remote>[] = [];
+  for await (const parts of chunks(paths)) { // with `await`, tasks start while the next chunk is looked for
+    counted.push(counting.remote(parts, shares));
   }
-  for (const known of recent) if (known) counts.set(known.word, (counts.get(known.word) ?? 0) + known.n);
-  return counts;
-});
-
-export const add = remote(function add(first: Counts, ...others: Counts[]): Counts {
-  for (const other of others) for (const [word, n] of other) first.set(word, (first.get(word) ?? 0) + n);
-  return first;
-});
-
-/** Whether a file is text, as `grep` sees it. */
-function isText(path: string): boolean {
-  using file = Deno.openSync(path);
-  const bytes = new Uint8Array(8192);
-  return !bytes.subarray(0, file.readSync(bytes) ?? 0).includes(0);
+  const summaries = Array.from({ length: shares }, (_, share) => {
+    const tables = counted.map(([_bytes, ...tables]) => tables[share]!);
+    return summarize.remote(addAll(tables), limit);
+  });
+  const bytes = await get(counted.map(([bytes]) => bytes));
+  return [bytes.reduce((sum, n) => sum + n, 0), combine(await get(summaries), limit)];
 }
 
-/** All text files below some paths, in order. */
-function* files(paths: string[]): Generator<string> {
-  for (const path of paths) {
-    const info = Deno.lstatSync(path);
-    if (info.isFile && isText(path)) yield path;
-    if (!info.isDirectory) continue;
-    const names = [...Deno.readDirSync(path)].map((entry) => `${path}/${entry.name}`);
-    yield* files(names.sort());
+/** Adds up tables, some at a time. */
+function addAll(tables: Ref<WordTable>[]): Ref<WordTable> {
+  const sums: Ref<WordTable>[] = [];
+  for (let i = 0; i < tables.length; i += TABLES_ADDED_AT_ONCE) {
+    sums.push(add.remote(...tables.slice(i, i + TABLES_ADDED_AT_ONCE)));
   }
+  return sums.length > 1 ? addAll(sums) : sums[0] ?? add.remote();
+}
+
+/** The summary of tables that have no word in common. */
+function combine(summaries: Summary[], limit: number): Summary {
+  const sum = (numbers: number[]) => numbers.reduce((sum, n) => sum + n, 0);
+  return {
+    occurrences: sum(summaries.map(({ occurrences }) => occurrences)),
+    different: sum(summaries.map(({ different }) => different)),
+    top: mostFrequent(summaries.flatMap(({ top }) => top), limit),
+  };
+}
+
+/** Counts on this thread. */
+function countPlainly(paths: string[], limit: number): [bytes: number, Summary] {
+  let bytes = 0;
+  for (const parts of chunks(paths)) for (const part of parts) bytes += countPart(part);
+  return [bytes, summarize(counter.tables(1)[0]!, limit)];
+}
+
+/** Where files are read into, a block at a time. */
+let block = new Uint8Array(BLOCK_BYTES);
+
+/** Counts the words of a part. @returns How many bytes of text it has: none if it is binary. */
+function countPart([path, start, end]: Part): number {
+  using file = Deno.openSync(path);
+  if (start > 0) file.seekSync(start, Deno.SeekMode.Start);
+  let at = start;
+  let kept = 0; // bytes at the front of the block: a word that has not ended yet
+  while (at < end) {
+    const n = file.readSync(block.subarray(kept, kept + end - at));
+    if (n === null) break; // the file has become shorter
+    if (at === 0 && isBinary(block.subarray(0, n))) return 0;
+    at += n;
+    const text = block.subarray(0, kept + n);
+    const last = counter.addBlock(text);
+    block.copyWithin(0, last, text.length);
+    kept = text.length - last;
+    if (kept > block.length / 2) block = enlarged(block);
+  }
+  block[kept] = 0; // ends the last word
+  counter.addBlock(block.subarray(0, kept + 1));
+  return at - start;
+}
+
+function enlarged(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const larger = new Uint8Array(2 * bytes.length);
+  larger.set(bytes);
+  return larger;
+}
+
+/** Whether a file that begins with these bytes is not text, as `grep` sees it. */
+function isBinary(beginning: Uint8Array): boolean {
+  return beginning.subarray(0, 8192).includes(0);
 }
 
 /** The files in chunks of about `CHUNK_BYTES`: large files cut up, small ones together. */
 function* chunks(paths: string[]): Generator<Part[]> {
-  let chunk: Part[] = [], room = CHUNK_BYTES;
-  for (const path of files(paths)) {
-    const { size } = Deno.statSync(path);
-    for (let start = 0; start < size;) {
-      const end = Math.min(size, start + room);
-      chunk.push([path, start, end]);
-      room -= end - start;
-      start = end;
-      if (room > 0) continue;
-      yield chunk;
-      [chunk, room] = [[], CHUNK_BYTES];
+  let chunk: Part[] = [], bytes = 0;
+  for (const [path, size] of files(paths)) {
+    if (size > CHUNK_BYTES) {
+      for (const part of cut(path, size)) yield [part];
+      continue;
     }
+    chunk.push([path, 0, size]);
+    bytes += size;
+    if (bytes < CHUNK_BYTES) continue;
+    yield chunk;
+    [chunk, bytes] = [[], 0];
   }
   if (chunk.length > 0) yield chunk;
 }
 
-async function countAll(paths: string[]): Promise<Counts> {
-  let refs: Ref<Counts>[] = [...chunks(paths)].map((parts) => count.remote(parts));
-  if (refs.length === 0) return new Map();
-  while (refs.length > 1) {
-    const sums: Ref<Counts>[] = [];
-    for (let i = 0; i < refs.length; i += 8) sums.push(add.remote(refs[i]!, ...refs.slice(i + 1, i + 8)));
-    refs = sums;
+/** The parts of a large file of text. */
+function* cut(path: string, size: number): Generator<Part> {
+  using file = Deno.openSync(path);
+  const bytes = new Uint8Array(8192);
+  if (isBinary(bytes.subarray(0, file.readSync(bytes) ?? 0))) return;
+  for (let start = 0, end; start < size; start = end) {
+    end = Math.min(start + CHUNK_BYTES, size);
+    file.seekSync(end, Deno.SeekMode.Start);
+    for (let n; (n = file.readSync(bytes) ?? 0) > 0;) {
+      const border = bytes.subarray(0, n).findIndex((byte) => !inWord(byte));
+      end += border < 0 ? n : border;
+      if (border >= 0) break;
+    }
+    yield [path, start, end];
   }
-  return await get(refs[0]!);
+}
+
+/** All files below some paths, in order. */
+function* files(paths: string[]): Generator<[path: string, size: number]> {
+  for (const path of paths) {
+    const { isFile, isDirectory, size } = Deno.lstatSync(path);
+    if (isFile) yield [path, size];
+    if (isDirectory) yield* files([...Deno.readDirSync(path)].map(({ name }) => `${path}/${name}`).sort());
+  }
 }
 
 if (import.meta.main) {
@@ -125,23 +184,14 @@ if (import.meta.main) {
     console.error("usage: rayd run examples/wordcount.ts [--plain] [--all] PATH…");
     Deno.exit(2);
   }
+  const limit = Deno.args.includes("--all") ? Infinity : 20;
   const started = performance.now();
-  let counts: Counts;
-  if (Deno.args.includes("--plain")) {
-    counts = [...chunks(paths)].map((parts) => count(parts)).reduce((sum, counts) => add(sum, counts));
-  } else {
-    await using _ = await init();
-    counts = await countAll(paths);
-  }
+  const [bytes, summary] = Deno.args.includes("--plain")
+    ? countPlainly(paths, limit)
+    : await countAll(paths, limit);
   const seconds = (performance.now() - started) / 1000;
-  const sorted = [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1));
-  const total = sorted.reduce((sum, [, n]) => sum + n, 0);
-  const toText = (word: string) => new TextDecoder().decode(Uint8Array.from(word, (c) => c.charCodeAt(0)));
-  const lines = sorted.slice(0, Deno.args.includes("--all") ? sorted.length : 20);
-  console.log(
-    [`${total} words, ${sorted.length} different`, ...lines.map(([w, n]) => `${n}\t${toText(w)}`)].join("\n"),
-  );
-  const bytes = [...files(paths)].reduce((sum, path) => sum + Deno.statSync(path).size, 0);
+  const lines = summary.top.map(([word, n]) => `${n}\t${word}`);
+  console.log([`${summary.occurrences} words, ${summary.different} different`, ...lines].join("\n"));
   console.error(
     `${(bytes / 1e6).toFixed(1)} MB in ${seconds.toFixed(2)} s: ${(bytes / 1e6 / seconds).toFixed(1)} MB/s`,
   );

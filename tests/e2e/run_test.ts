@@ -5,7 +5,10 @@
  */
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { Buffer } from "node:buffer";
 import { project, RAYD, rayd, raydOutput, Running } from "./rayd.ts";
+
+const WORDCOUNT = new URL("../../examples/wordcount.ts", import.meta.url).pathname;
 
 const SQUARE = `import { get, remote } from "rayd";
 export const square = remote(function square(x: number): number { return x * x; });
@@ -251,6 +254,44 @@ Deno.test("actors in a bundle keep their state, and come back with it when they 
     text,
     /^2000 increments were answered, [1-9]\d* actors killed meanwhile: the counters hold 2000\n$/,
   );
+});
+
+Deno.test("counting words on all cores gives what a plain count does, whatever the files hold", async () => {
+  const words = "Été été ÉTÉ naïve snake_case x1 — \u{1f600}\ufeffb b the The\r\nthe";
+  const large = new TextEncoder().encode(`${words}\n`.repeat(330_000));
+  const border = 16 * 1024 * 1024;
+  large.fill("q".charCodeAt(0), border - 300_000, border + 20_000); // a word longer than a block, over a chunk's border
+  using directory = project({
+    "text/empty": "",
+    "text/no/newline": words,
+    "text/one-word": "w".repeat(300_000),
+  });
+  const path = `${directory.path}/text`;
+  Deno.writeFileSync(`${path}/large`, large);
+  Deno.writeFileSync(`${path}/invalid`, Uint8Array.of(97, 0xff, 32, 97, 0xfe, 32, 97, 0xff, 10));
+  Deno.writeFileSync(`${path}/binary`, Uint8Array.of(97, 32, 0, 32, 98));
+  Deno.writeFileSync(`${path}/large-binary`, new Uint8Array(border + 1));
+  const expected = new Map<string, number>();
+  for (const name of ["no/newline", "one-word", "large", "invalid"]) {
+    const bytes = Buffer.from(Deno.readFileSync(`${path}/${name}`));
+    for (const [word] of bytes.toString("latin1").matchAll(/[\w\x80-\xff]+/g)) {
+      const lower = word.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
+      expected.set(lower, (expected.get(lower) ?? 0) + 1);
+    }
+  }
+  const total = [...expected.values()].reduce((sum, n) => sum + n, 0);
+  const lines = [...expected].map(([word, n]) => `${n}\t${Buffer.from(word, "latin1").toString()}`);
+  const count = async (...options: string[]) => {
+    const ended = await rayd(["run", "--quiet", WORDCOUNT, ...options, path]);
+    assertEquals(ended.code, 0, ended.stderr);
+    return ended.stdout;
+  };
+  const plain = await count("--all", "--plain");
+  const [first, ...rest] = plain.trimEnd().split("\n");
+  assertEquals(first, `${total} words, ${expected.size} different`);
+  assertEquals(rest.toSorted(), lines.toSorted());
+  assert(await count("--all") === plain, "the counts differ");
+  assertEquals(await count(), await count("--plain"));
 });
 
 Deno.test("many first starts at once, with an empty cache, all work", async () => {
