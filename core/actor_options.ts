@@ -8,7 +8,14 @@
 import { type Duration, durationMs } from "./duration.ts";
 import { UsageError } from "./errors.ts";
 import { ACTOR_IDLE_MS_DEFAULT, CHECKPOINT_CALLS_DEFAULT, RETURNS_MAX } from "./limits.ts";
-import { parseDemand, type TaskOptions, type TaskSettings, wholeNumber } from "./options.ts";
+import {
+  checkOptions,
+  parseDemand,
+  show,
+  type TaskOptions,
+  type TaskSettings,
+  wholeNumber,
+} from "./options.ts";
 
 /** Options of an actor. */
 export interface ActorOptions extends Pick<TaskOptions, "gpus" | "memory" | "resources"> {
@@ -81,7 +88,8 @@ export interface CallOptions extends Pick<TaskOptions, "name" | "returns" | "tim
   group?: string;
 }
 
-const ACTOR_OPTIONS = [
+/** The names of {@link ActorOptions}. */
+export const ACTOR_OPTIONS: readonly string[] = [
   "cpus",
   "gpus",
   "memory",
@@ -113,7 +121,7 @@ const CONCURRENCY_MAX = 10_000;
  * @throws {UsageError} If an option is unknown, has a value out of its range, or contradicts another.
  */
 export function parseActorOptions(options: ActorOptions, label: string, virtual: boolean): ActorSettings {
-  checkKeys(options, ACTOR_OPTIONS, `actor ${label}`, "{ cpus: 1 }");
+  checkOptions(options, ACTOR_OPTIONS, `actor ${label}`, "{ cpus: 1 }");
   const what = `actor ${label}`;
   const flag = (name: "detached" | "durable" | "linked", value: unknown): boolean => {
     if (typeof value === "boolean") return value;
@@ -198,7 +206,7 @@ function checkpointOf(
   if (checkpoint === undefined) {
     return { checkpointCalls: durable ? CHECKPOINT_CALLS_DEFAULT : 0, checkpointMs: 0 };
   }
-  checkKeys(checkpoint, ["every"], `checkpoint of ${what}`, '{ every: 1000 } or { every: "5s" }');
+  checkOptions(checkpoint, ["every"], `checkpoint of ${what}`, '{ every: 1000 } or { every: "5s" }');
   const { every } = checkpoint;
   if (typeof every === "number") {
     const calls = wholeNumber(every, "checkpoint.every", what, 1, Number.MAX_SAFE_INTEGER);
@@ -236,7 +244,7 @@ export function parseCallOptions(
   stream: boolean,
   group: string | undefined,
 ): TaskSettings {
-  checkKeys(options, CALL_OPTIONS, method, '{ timeout: "5s" }');
+  checkOptions(options, CALL_OPTIONS, method, '{ timeout: "5s" }');
   const returns = wholeNumber(options.returns ?? 1, "returns", method, 1, RETURNS_MAX);
   if (stream && returns !== 1) {
     throw new UsageError(`Cannot set returns: ${method} is a generator, its results are streamed`);
@@ -297,19 +305,4 @@ export function isActorSettings(value: unknown): value is ActorSettings {
     [v.detached, v.shared, v.durable, v.linked, v.virtual].every((flag) => typeof flag === "boolean") &&
     whole(v.concurrency) && whole(v.maxPending) && whole(v.restarts) && whole(v.checkpointCalls) &&
     time(v.checkpointMs) && time(v.idleMs);
-}
-
-function checkKeys(options: object, known: readonly string[], what: string, example: string): void {
-  if (typeof options !== "object" || options === null) {
-    throw new UsageError(`Cannot use options of ${what}: give an object such as ${example}`);
-  }
-  for (const key of Object.keys(options)) {
-    if (!known.includes(key)) {
-      throw new UsageError(`Unknown option "${key}" for ${what}: there are ${known.join(", ")}`);
-    }
-  }
-}
-
-function show(value: unknown): string {
-  return typeof value === "string" ? JSON.stringify(value) : String(value);
 }

@@ -58,7 +58,8 @@ export const RESOURCE_UNIT = 10_000;
 /** The names of the resources that have options of their own. */
 export const CPU = "cpu", GPU = "gpu", MEMORY = "memory";
 
-const KNOWN = new Set([
+/** The names of {@link TaskOptions}. */
+export const TASK_OPTIONS: readonly string[] = [
   "cpus",
   "gpus",
   "memory",
@@ -69,7 +70,53 @@ const KNOWN = new Set([
   "retryOn",
   "timeout",
   "priority",
-]);
+];
+
+/**
+ * Checks that options are an object and have only known names.
+ *
+ * @param options What the user gave.
+ * @param known The names there are.
+ * @param what Whose options they are, in an error's words.
+ * @param example How they are written.
+ * @throws {UsageError} If they are no object, or have another name.
+ */
+export function checkOptions(
+  options: unknown,
+  known: readonly string[],
+  what: string,
+  example: string,
+): void {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    throw new UsageError(`Cannot use options of ${what}: ${show(options)} is no object such as ${example}`);
+  }
+  for (const key of Object.keys(options)) {
+    if (!known.includes(key)) {
+      const are = known.length === 1 ? "is" : "are";
+      throw new UsageError(`Unknown option "${key}" for ${what}: there ${are} ${known.join(", ")}`);
+    }
+  }
+}
+
+/** Something that a user gave instead of what was asked for, for an error: with its article, or as it is written. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "function") {
+    return value.name === "" ? "a function without a name" : `function ${value.name}`;
+  }
+  if (typeof value !== "object" || value === null) return String(value);
+  if (value instanceof Promise) return "a Promise (await it first)";
+  const name: unknown = value.constructor?.name;
+  if (typeof name !== "string" || name === "" || name === "Object") return "an object";
+  return `${/^[AEIOU]/.test(name) ? "an" : "a"} ${name}`;
+}
+
+/** Checks an option that is true or false. @throws {UsageError} If it is neither. */
+export function checkFlag(value: unknown, option: string, what: string): void {
+  if (typeof value !== "boolean") {
+    throw new UsageError(`Cannot use ${option} of ${what}: ${show(value)} is neither true nor false`);
+  }
+}
 
 /**
  * Checks options and fills in the defaults.
@@ -80,14 +127,7 @@ const KNOWN = new Set([
  * @throws {UsageError} If an option is unknown or has a value out of its range.
  */
 export function parseTaskOptions(options: TaskOptions, functionName: string, stream: boolean): TaskSettings {
-  if (typeof options !== "object" || options === null) {
-    throw new UsageError(`Cannot use options of ${functionName}: give an object such as { cpus: 2 }`);
-  }
-  for (const key of Object.keys(options)) {
-    if (!KNOWN.has(key)) {
-      throw new UsageError(`Unknown option "${key}" for ${functionName}: there are ${[...KNOWN].join(", ")}`);
-    }
-  }
+  checkOptions(options, TASK_OPTIONS, functionName, "{ cpus: 2 }");
   const demand = parseDemand(options, functionName, { cpus: 1 });
   const returns = wholeNumber(options.returns ?? 1, "returns", functionName, 1, RETURNS_MAX);
   if (stream && returns !== 1) {
@@ -141,7 +181,7 @@ export function parseDemand(
   const set = (name: string, amount: number, option: string) => {
     if (typeof amount !== "number" || !(amount >= 0) || amount > Number.MAX_SAFE_INTEGER / RESOURCE_UNIT) {
       throw new UsageError(
-        `Cannot use ${option} of ${what}: ${String(amount)} is not an amount of 0 or more`,
+        `Cannot use ${option} of ${what}: ${show(amount)} is not an amount of 0 or more`,
       );
     }
     const units = Math.round(amount * RESOURCE_UNIT);
@@ -157,7 +197,7 @@ export function parseDemand(
   }
   set(GPU, gpus, "gpus");
   set(MEMORY, given.memory ?? 0, "memory");
-  if (typeof (given.resources ?? {}) !== "object") {
+  if (typeof (given.resources ?? {}) !== "object" || Array.isArray(given.resources)) {
     throw new UsageError(`Cannot use resources of ${what}: give amounts by name, such as { licence: 1 }`);
   }
   for (const name of Object.keys(given.resources ?? {}).sort()) {
@@ -182,6 +222,6 @@ export function showDemand(demand: Readonly<Record<string, number>>): string {
 export function wholeNumber(value: number, option: string, what: string, min: number, max: number): number {
   if (Number.isInteger(value) && value >= min && value <= max) return value;
   throw new UsageError(
-    `Cannot use ${option} of ${what}: ${String(value)} is not a whole number from ${min} to ${max}`,
+    `Cannot use ${option} of ${what}: ${show(value)} is not a whole number from ${min} to ${max}`,
   );
 }

@@ -6,6 +6,7 @@
 
 import { createHash } from "node:crypto";
 import {
+  ACTOR_OPTIONS,
   type ActorOptions,
   type CallOptions,
   creationSettings,
@@ -15,13 +16,14 @@ import {
 import { ActorNameTakenError, UsageError } from "../core/errors.ts";
 import { type TaskId, taskIdFromBytes, taskIdFromHex } from "../core/ids.ts";
 import type { FunctionAddress } from "../core/messages.ts";
+import { checkOptions, show } from "../core/options.ts";
 import { describeClass } from "./actor_class.ts";
 import type { ActorTarget, Client } from "./client.ts";
 import { hostedContext } from "./executor.ts";
 import { entryOfHandle, Handle, makeHandle, packedDescription } from "./handle.ts";
 import { type Entry, type RefArguments, type RemoteResult } from "./ref.ts";
 import { callingModule, declare, loadUrl } from "./registry.ts";
-import type { AnyFunction, RefEach } from "./remote.ts";
+import { type AnyFunction, checkModule, isClass, type RefEach } from "./remote.ts";
 import { currentClient } from "./session.ts";
 
 /** Any class that can be one of actors. */
@@ -135,14 +137,16 @@ export function actor<C extends AnyActorClass>(
   ctor: C,
   options: ActorOptions & { module?: string } = {},
 ): ActorClass<C> {
-  if (typeof ctor !== "function" || typeof ctor.prototype !== "object") {
-    throw new UsageError(`Cannot make ${typeof ctor} a class of actors: give a class`);
+  if (typeof ctor !== "function" || !isClass(ctor as unknown as AnyFunction)) {
+    throw new UsageError(`Cannot make ${show(ctor)} a class of actors: give a class`);
   }
   const { name } = ctor;
   if (typeof name !== "string" || name === "" || name.includes("#")) {
     throw new UsageError("Cannot make a class without a name one of actors: write actor(class Name { … })");
   }
+  checkOptions(options, [...ACTOR_OPTIONS, "module"], `actor ${name}`, "{ cpus: 1 }");
   const { module: given, ...actorOptions } = options;
+  checkModule(given, `actor ${name}`);
   const module = given ?? callingModule(`actor class "${name}"`);
   declare({ module, name, fn: ctor as unknown as (...args: unknown[]) => unknown });
   return make(ctor, { load: loadUrl(module), module, name }, actorOptions);
@@ -166,7 +170,10 @@ function make<C extends AnyActorClass>(
       const client = currentClient();
       return create(client, client.nextChild(), args);
     },
-    options: (more) => make(ctor, address, { ...options, ...more }),
+    options: (more) => {
+      checkOptions(more, ACTOR_OPTIONS, `actor ${label}`, "{ cpus: 1 }");
+      return make(ctor, address, { ...options, ...more });
+    },
     getOrCreate: async (...args) => {
       const { name, namespace } = target.actor;
       if (name === "") {

@@ -8,6 +8,7 @@ import { systemClock } from "../core/clock.ts";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { UsageError } from "../core/errors.ts";
 import { taskOf } from "../core/ids.ts";
+import { checkFlag, checkOptions, show } from "../core/options.ts";
 import { taskContext } from "./executor.ts";
 import type { TaskContext } from "./executor.ts";
 import { type Entry, entryOf, Ref, type RefOr, type ValueOf } from "./ref.ts";
@@ -51,29 +52,29 @@ export function get<R extends Readonly<Record<string, Ref<unknown>>>>(
 export function get<R extends Ref<unknown>>(ref: R, options?: GetOptions): Promise<ValueOf<R>>;
 export async function get(
   refs: Ref<unknown> | readonly Ref<unknown>[] | Readonly<Record<string, Ref<unknown>>>,
-  options: GetOptions = {},
+  options?: GetOptions,
 ): Promise<unknown> {
   const client = currentClient();
+  const deadline = deadlineOf(options, "get");
   if (refs instanceof Ref) {
     const entry = entryOf(refs);
     const now = client.valueNow(entry);
-    return now !== undefined ? now.value : await client.value(entry, deadlineOf(options.timeout));
+    return now !== undefined ? now.value : await client.value(entry, deadline);
   }
-  if (Array.isArray(refs)) return await getAll(entriesOf(refs, "get"), options);
+  if (Array.isArray(refs)) return await getAll(entriesOf(refs, "get"), deadline);
   if (refs instanceof RefStream) {
     throw new UsageError("Cannot get a stream: iterate over it with `for await (const ref of stream)`");
   }
-  if (typeof refs !== "object" || refs === null || refs instanceof Promise) {
-    throw new UsageError(`Cannot get ${describe(refs)}: give a Ref, an array of Refs, or an object of Refs`);
+  if (!isRecord(refs)) {
+    throw new UsageError(`Cannot get ${show(refs)}: give a Ref, an array of Refs, or an object of Refs`);
   }
   const names = Object.keys(refs);
-  const values = await getAll(entriesOf(Object.values(refs), "get"), options);
+  const values = await getAll(entriesOf(Object.values(refs), "get", names), deadline);
   return Object.fromEntries(names.map((name, i) => [name, values[i]]));
 }
 
-async function getAll(entries: readonly Entry[], options: GetOptions): Promise<unknown[]> {
+async function getAll(entries: readonly Entry[], deadline: number): Promise<unknown[]> {
   const client = currentClient();
-  const deadline = deadlineOf(options.timeout);
   return await client.holding(entries, async () => {
     if (!client.allReady(entries)) await client.waitFor(entries, deadline);
     const values: unknown[] = new Array(entries.length);
@@ -119,6 +120,7 @@ export type NumericArray =
  *
  * @param type The array's class, such as `Float32Array`.
  * @param length How many elements; they are not zeroed.
+ * @throws {UsageError} If the class is none of {@link NumericArray}, or the length is not a whole number.
  * @throws {StoreFullError} If there is no room and none can be made.
  */
 export async function allocate<A extends NumericArray>(
@@ -128,11 +130,30 @@ export async function allocate<A extends NumericArray>(
   },
   length: number,
 ): Promise<A> {
+  if (!ARRAY_TYPES.includes(type)) {
+    throw new UsageError(
+      `Cannot allocate ${show(type)}: give one of ${ARRAY_TYPES.map(({ name }) => name).join(", ")}`,
+    );
+  }
   if (!Number.isInteger(length) || length < 0) {
-    throw new UsageError(`Cannot allocate ${String(length)} elements: give a whole number of 0 or more`);
+    throw new UsageError(`Cannot allocate ${show(length)} elements: give a whole number of 0 or more`);
   }
   return await currentClient().allocateArray(type, length);
 }
+
+const ARRAY_TYPES: readonly { readonly name: string }[] = [
+  Int8Array,
+  Uint8Array,
+  Uint8ClampedArray,
+  Int16Array,
+  Uint16Array,
+  Int32Array,
+  Uint32Array,
+  Float32Array,
+  Float64Array,
+  BigInt64Array,
+  BigUint64Array,
+];
 
 /** Options of {@link wait}. */
 export interface WaitOptions {
@@ -151,22 +172,22 @@ export interface WaitOptions {
  */
 export async function wait<R extends Ref<unknown>>(
   refs: readonly R[],
-  options: WaitOptions = {},
+  options?: WaitOptions,
 ): Promise<[ready: R[], pending: R[]]> {
   const client = currentClient();
-  const { count = 1 } = options;
+  const deadline = deadlineOf(options, "wait", WAIT_OPTIONS);
+  const count = options?.count ?? 1;
   if (!Array.isArray(refs as unknown)) {
-    throw new UsageError(`Cannot wait for ${describe(refs)}: give an array of Refs`);
+    throw new UsageError(`Cannot wait for ${show(refs)}: give an array of Refs`);
   }
   if (!Number.isInteger(count) || count < 0 || count > refs.length) {
     throw new UsageError(
-      `Cannot wait for ${String(count)} of ${refs.length} objects: give a count from 0 to ${refs.length}`,
+      `Cannot wait for ${show(count)} of ${refs.length} objects: give a count from 0 to ${refs.length}`,
     );
   }
   const now = splitRefs(refs, count);
   if (now.ready.length === count) return [now.ready, now.pending];
   const entries = entriesOf(refs, "wait");
-  const deadline = deadlineOf(options.timeout);
   return await client.holding(entries, async () => {
     for (;;) {
       const late = await client.nextArrival(entries, deadline);
@@ -183,7 +204,7 @@ function splitRefs<R extends Ref<unknown>>(refs: readonly R[], count: number): {
   for (; i < refs.length && ready.length < count; i++) {
     const ref = refs[i]!;
     if (!(ref instanceof Ref)) {
-      throw new UsageError(`Cannot wait: element ${i} is ${describe(ref)}, not a Ref`);
+      throw new UsageError(`Cannot wait: element ${i} is ${show(ref)}, not a Ref`);
     }
     (entryOf(ref).outcome === undefined ? pending : ready).push(ref);
   }
@@ -201,10 +222,13 @@ function splitRefs<R extends Ref<unknown>>(refs: readonly R[], count: number): {
  */
 export async function* asCompleted<R extends Ref<unknown>>(
   refs: Iterable<R>,
-  options: GetOptions = {},
+  options?: GetOptions,
 ): AsyncGenerator<R, void> {
   const client = currentClient();
-  const deadline = deadlineOf(options.timeout);
+  const deadline = deadlineOf(options, "asCompleted");
+  if (typeof (refs as Partial<Iterable<R>> | undefined | null)?.[Symbol.iterator] !== "function") {
+    throw new UsageError(`Cannot iterate as completed over ${show(refs)}: give an array of Refs`);
+  }
   let pending = [...refs];
   let entries = entriesOf(pending, "asCompleted");
   while (pending.length > 0) {
@@ -252,14 +276,16 @@ export async function* map<A, R>(
   inputs: Iterable<RefOr<A>> | AsyncIterable<RefOr<A>>,
   options: MapOptions = {},
 ): AsyncGenerator<Awaited<R>, void> {
+  checkOptions(options, MAP_OPTIONS, "map()", "{ window: 100 }");
   const { ordered = true, window = 1000 } = options;
   if (typeof fn?.remote !== "function") {
-    throw new UsageError(`Cannot map ${describe(fn)}: give a remote function, made by remote()`);
+    throw new UsageError(`Cannot map ${show(fn)}: give a remote function, made by remote()`);
   }
   if (!Number.isInteger(window) || window < 1) {
-    throw new UsageError(`Cannot map with a window of ${String(window)}: give a whole number of 1 or more`);
+    throw new UsageError(`Cannot map with a window of ${show(window)}: give a whole number of 1 or more`);
   }
-  const source = Symbol.asyncIterator in inputs ? inputs[Symbol.asyncIterator]() : inputs[Symbol.iterator]();
+  checkFlag(ordered, "ordered", "map()");
+  const source = iteratorOf(inputs);
   let running: Ref<R>[] = [];
   let more = true;
   try {
@@ -267,7 +293,7 @@ export async function* map<A, R>(
       while (more && running.length < window) {
         const next = await source.next();
         if (next.done) more = false;
-        else running.push(fn.remote(next.value));
+        else running.push(oneRef(fn.remote(next.value)));
       }
       if (running.length === 0) break;
       if (ordered) yield await get(running.shift()!) as Awaited<R>;
@@ -281,6 +307,24 @@ export async function* map<A, R>(
     if (more) await source.return?.();
     for (const ref of running) cancel(ref);
   }
+}
+
+/** What reads the inputs. @throws {UsageError} If they cannot be iterated over. */
+function iteratorOf<T>(inputs: Iterable<T> | AsyncIterable<T>): Iterator<T> | AsyncIterator<T> {
+  const given = inputs as Partial<Iterable<T> & AsyncIterable<T>> | null | undefined;
+  const source = given?.[Symbol.asyncIterator]?.() ?? given?.[Symbol.iterator]?.();
+  if (source !== undefined) return source;
+  throw new UsageError(`Cannot map over ${show(inputs)}: give an array, or anything else to iterate over`);
+}
+
+/** What a call gave, if it is one Ref. */
+function oneRef<R>(given: Ref<R>): Ref<R> {
+  if (given instanceof Ref) return given;
+  const other: unknown = given;
+  if (other instanceof RefStream) other.return();
+  throw new UsageError(
+    "Cannot map a generator, or a function with several returns: call its remote() for each input",
+  );
 }
 
 /** Options of {@link cancel}. */
@@ -300,13 +344,17 @@ export interface CancelOptions {
  * @param options `force` and `recursive`.
  */
 export function cancel(ref: Ref<unknown> | RefStream<unknown>, options: CancelOptions = {}): void {
+  checkOptions(options, CANCEL_OPTIONS, "cancel()", "{ force: true }");
+  const { force = false, recursive = true } = options;
+  checkFlag(force, "force", "cancel()");
+  checkFlag(recursive, "recursive", "cancel()");
   const task = ref instanceof RefStream
     ? streamTask(ref)
     : ref instanceof Ref
     ? taskOf(entryOf(ref).id)
     : undefined;
-  if (task === undefined) throw new UsageError(`Cannot cancel ${describe(ref)}: give a Ref or a stream`);
-  currentClient().cancel(task, options.force ?? false, options.recursive ?? true);
+  if (task === undefined) throw new UsageError(`Cannot cancel ${show(ref)}: give a Ref or a stream`);
+  currentClient().cancel(task, force, recursive);
 }
 
 /** What the calling task can learn about itself. @throws {UsageError} Outside of a task. */
@@ -347,26 +395,37 @@ export async function availableResources(): Promise<Record<string, number>> {
   return await currentClient().ask("available") as Record<string, number>;
 }
 
-function entriesOf(refs: readonly unknown[], verb: string): Entry[] {
+const GET_OPTIONS = ["timeout"], WAIT_OPTIONS = ["count", "timeout"];
+const MAP_OPTIONS = ["ordered", "window"], CANCEL_OPTIONS = ["force", "recursive"];
+
+/** What is behind Refs. @param names What they are called, if they have names. */
+function entriesOf(refs: readonly unknown[], verb: string, names?: readonly string[]): Entry[] {
   const entries: Entry[] = new Array(refs.length);
   for (let i = 0; i < refs.length; i++) {
     const ref = refs[i];
     if (!(ref instanceof Ref)) {
-      throw new UsageError(`Cannot ${verb}: element ${i} is ${describe(ref)}, not a Ref`);
+      const which = names === undefined ? `element ${i}` : `"${names[i]}"`;
+      throw new UsageError(`Cannot ${verb}: ${which} is ${show(ref)}, not a Ref`);
     }
     entries[i] = entryOf(ref);
   }
   return entries;
 }
 
-function deadlineOf(timeout: Duration | undefined): number {
-  return timeout === undefined ? Infinity : systemClock.now() + durationMs(timeout, "timeout");
+/** When to give up, by the options of a verb, which are checked. */
+function deadlineOf(
+  options: GetOptions | undefined,
+  verb: string,
+  known: readonly string[] = GET_OPTIONS,
+): number {
+  if (options === undefined) return Infinity;
+  checkOptions(options, known, `${verb}()`, '{ timeout: "5s" }');
+  const { timeout } = options;
+  return timeout === undefined ? Infinity : systemClock.now() + durationMs(timeout, `timeout of ${verb}()`);
 }
 
-function describe(value: unknown): string {
-  if (value === null) return "null";
-  if (value instanceof Promise) return "a Promise (await it first)";
-  if (typeof value === "object") return `a ${value.constructor?.name ?? "object"}`;
-  if (typeof value === "function") return `function ${value.name || "without a name"}`;
-  return `${typeof value} ${String(value)}`;
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
 }

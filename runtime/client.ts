@@ -280,11 +280,12 @@ export class Client {
     this.#connection?.store.close();
     this.#welcomed.reject(error);
     for (const wake of this.#arrival.splice(0)) wake();
-    const fail = (entry: Entry) => {
-      const { waiters } = entry;
-      entry.waiters = undefined;
-      waiters?.forEach((wake) => wake());
-    };
+    // Whoever asks later, maybe in a new session, is told as well.
+    const lost = new DisconnectedError(
+      `The value did not exist yet when the session ended: ${error.message}`,
+    );
+    const outcome: Outcome = { kind: "error", bytes: packErrorOf(lost) };
+    const fail = (entry: Entry) => entry.outcome === undefined && entry.resolve(outcome);
     for (const pending of this.#pending.values()) {
       if (pending instanceof StreamState) pending.notify();
       else if (Array.isArray(pending)) pending.forEach(fail);
@@ -345,10 +346,12 @@ export class Client {
     }
     if (settings.returns === 1) {
       const entry = new Entry(returnId(task, 0), true);
+      entry.task = settings.name;
       this.#pending.set(handle, entry);
       return this.#makeRef(entry);
     }
     const entries = Array.from({ length: settings.returns }, (_, i) => new Entry(returnId(task, i), true));
+    for (const entry of entries) entry.task = settings.name;
     this.#pending.set(handle, entries);
     return entries.map((entry) => this.#makeRef(entry));
   }
@@ -705,6 +708,12 @@ export class Client {
     this.#check();
     const scope = this.#options.scope();
     await this.ready;
+    const bytes = length * type.BYTES_PER_ELEMENT;
+    if (bytes > this.store.capacity) {
+      throw new StoreFullError(
+        `Cannot allocate ${length} elements: they take ${bytes} bytes, and the whole store has ${this.store.capacity}`,
+      );
+    }
     const id = putId(scope.task, scope.puts++);
     // The packet around the array is written first: what it is packed as does not depend on its elements.
     const packet = pack(new type(new ArrayBuffer(length * type.BYTES_PER_ELEMENT), 0, length));
@@ -840,9 +849,7 @@ export class Client {
       const pending = entries.filter((entry) => entry.outcome === undefined);
       if (pending.length === 0) return;
       throw new GetTimeoutError(
-        `${pending.length} of ${entries.length} objects did not exist in time (the first is ${
-          hex(pending[0]!.id, true)
-        }). ` +
+        `${pending.length} of ${entries.length} values did not exist in time: ${named(pending)}. ` +
           `Their tasks go on; get them later, or give a longer timeout`,
       );
     }
@@ -1124,6 +1131,19 @@ export function packErrorOf(error: unknown): Uint8Array {
   const record = error instanceof RaydError ? error : new ProtocolError(String(error));
   return pack({ code: record.code, message: record.message }).toBytes().slice();
 }
+
+/** Some objects, for an error: each by the task that makes it. */
+function named(entries: readonly Entry[]): string {
+  const names = entries.slice(0, NAMED_MAX).map(({ id, task }) =>
+    task === undefined ? `object ${hex(id, true)}` : `that of task ${task} (${hex(taskOf(id))})`
+  );
+  return entries.length > NAMED_MAX
+    ? `${names.join(", ")} and ${entries.length - NAMED_MAX} more`
+    : names.join(", ");
+}
+
+/** Objects that an error names. */
+const NAMED_MAX = 3;
 
 /** Objects from this size on are worth a look for memory to be used again. */
 const REUSE_BYTES_MIN = 4 * 1024 * 1024;

@@ -9,7 +9,7 @@ import { systemClock } from "../core/clock.ts";
 import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
 import { NODE_START_MS_MAX } from "../core/limits.ts";
-import { MEMORY, parseDemand } from "../core/options.ts";
+import { checkOptions, MEMORY, parseDemand, show } from "../core/options.ts";
 import type { EmbeddedNodeConfig, EmbeddedNodeReply, Isolation, LogLevel } from "../node/config.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
@@ -200,11 +200,7 @@ function configOf(options: InitOptions): EmbeddedNodeConfig {
     throw new UsageError(`Cannot use ${name}: "${text}" is not a number of 0 or more`);
   };
   const known = ["cpus", "gpus", "resources", "memory", "storeMemory", "isolation", "hostMemory", "logLevel"];
-  for (const key of Object.keys(options)) {
-    if (!known.includes(key)) {
-      throw new UsageError(`Unknown option "${key}" of init(): there are ${known.join(", ")}`);
-    }
-  }
+  checkOptions(options, known, "init()", "{ cpus: 4 }");
   const machine = Deno.systemMemoryInfo();
   const given = {
     cpus: options.cpus ?? number("RAYD_CPUS") ?? navigator.hardwareConcurrency,
@@ -219,13 +215,18 @@ function configOf(options: InitOptions): EmbeddedNodeConfig {
   const cpus = Math.max(1, Math.ceil(given.cpus));
   const logLevel = options.logLevel ?? env("RAYD_LOG_LEVEL") as LogLevel | undefined ?? "warn";
   if (!["debug", "info", "warn", "error", "off"].includes(logLevel)) {
-    throw new UsageError(`Cannot use log level "${logLevel}": there are debug, info, warn, error and off`);
+    throw new UsageError(
+      `Cannot use log level ${show(logLevel)}: there are debug, info, warn, error and off`,
+    );
   }
   const isolation = options.isolation ?? env("RAYD_ISOLATION") ?? "thread";
   if (isolation !== "thread" && isolation !== "process") {
-    throw new UsageError(`Cannot use isolation "${isolation}": there are "thread" and "process"`);
+    throw new UsageError(`Cannot use isolation ${show(isolation)}: there are "thread" and "process"`);
   }
   const hostMemory = options.hostMemory ?? number("RAYD_HOST_MEMORY") ?? 0;
+  if (!Number.isFinite(hostMemory) || hostMemory < 0) {
+    throw new UsageError(`Cannot use hostMemory: ${show(hostMemory)} is not a number of bytes of 0 or more`);
+  }
   if (hostMemory !== 0 && isolation === "thread") {
     throw new UsageError(
       'Cannot limit hostMemory: isolates are threads of this process; set isolation: "process"',

@@ -5,6 +5,7 @@
  */
 
 import { UsageError } from "../core/errors.ts";
+import { show } from "../core/options.ts";
 import { STORE_BYTES_MIN, STORE_SHARE_DEFAULT } from "../core/limits.ts";
 
 /**
@@ -43,7 +44,7 @@ export function storeMemoryOf(asked: number | undefined, machine: number): numbe
   const room = sharedMemoryFree();
   if (asked !== undefined) {
     if (!Number.isFinite(asked) || asked < STORE_BYTES_MIN) {
-      throw new UsageError(`Cannot use storeMemory ${asked}: give ${STORE_BYTES_MIN} bytes or more`);
+      throw new UsageError(`Cannot use storeMemory ${show(asked)}: give ${STORE_BYTES_MIN} bytes or more`);
     }
     if (asked > room) {
       throw new UsageError(

@@ -27,6 +27,8 @@ export class Entry {
   registered: boolean;
   /** The object was referred to before it existed: the node expects it. */
   expected = false;
+  /** The name of the task that makes it, where this program has submitted it. */
+  task: string | undefined = undefined;
 
   /** @param id The object. @param owned Whether this program made it, by a task or by putting it. */
   constructor(id: ObjectId, owned: boolean) {

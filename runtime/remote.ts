@@ -5,7 +5,14 @@
  */
 
 import { UsageError } from "../core/errors.ts";
-import { parseTaskOptions, type TaskOptions, type TaskSettings } from "../core/options.ts";
+import {
+  checkOptions,
+  parseTaskOptions,
+  show,
+  TASK_OPTIONS,
+  type TaskOptions,
+  type TaskSettings,
+} from "../core/options.ts";
 import type { Ref, RefArguments, RemoteResult, ValueOf } from "./ref.ts";
 import { callingModule, declare, loadUrl } from "./registry.ts";
 import { currentClient } from "./session.ts";
@@ -74,14 +81,24 @@ export interface RemoteOptions extends TaskOptions {
  * ```
  */
 export function remote<F extends AnyFunction>(fn: F, options: RemoteOptions = {}): RemoteFunction<F> {
-  if (typeof fn !== "function") throw new UsageError(`Cannot make ${typeof fn} remote: give a function`);
+  if (typeof fn !== "function") throw new UsageError(`Cannot make ${show(fn)} remote: give a function`);
+  if (made.has(fn)) {
+    throw new UsageError(
+      `Cannot make ${fn.name} remote: it is already. Use ${fn.name}.options(…) for other options`,
+    );
+  }
+  if (isClass(fn)) {
+    throw new UsageError(`Cannot make class ${fn.name} remote: write actor(${fn.name}) to have actors of it`);
+  }
   const { name } = fn;
   if (name === "") {
     throw new UsageError(
       "Cannot make a function without a name remote: write remote(function name(…) { … })",
     );
   }
+  checkOptions(options, REMOTE_OPTIONS, name, "{ cpus: 2 }");
   const { module: given, ...taskOptions } = options;
+  checkModule(given, name);
   const module = given ?? callingModule(`remote function "${name}"`);
   declare({ module, name, fn: fn as (...args: unknown[]) => unknown });
   const address = { load: loadUrl(module), module, name };
@@ -97,11 +114,31 @@ function make<F extends AnyFunction>(
 ): RemoteFunction<F> {
   const settings: TaskSettings = parseTaskOptions(options, address.name, isGenerator(fn));
   const target = { address, settings };
+  made.add(callable);
   return Object.assign(callable, {
     remote: (...args: unknown[]) => currentClient().submit(target, args),
-    options: (more: TaskOptions) =>
-      make(fn, (...args: Parameters<F>) => fn(...args), address, { ...options, ...more }),
+    options: (more: TaskOptions) => {
+      checkOptions(more, TASK_OPTIONS, address.name, "{ cpus: 2 }");
+      return make(fn, (...args: Parameters<F>) => fn(...args), address, { ...options, ...more });
+    },
   }) as unknown as RemoteFunction<F>;
+}
+
+/** What `remote` has made. */
+const made = new WeakSet<AnyFunction>();
+
+const REMOTE_OPTIONS = [...TASK_OPTIONS, "module"];
+
+/** Checks the option that says where something is declared. @throws {UsageError} If it is no text. */
+export function checkModule(module: unknown, what: string): void {
+  if (module !== undefined && typeof module !== "string") {
+    throw new UsageError(`Cannot use module of ${what}: ${show(module)} is no URL such as import.meta.url`);
+  }
+}
+
+/** Whether a function is a class, which cannot be called. */
+export function isClass(fn: AnyFunction): boolean {
+  return /^class\b/.test(Function.prototype.toString.call(fn));
 }
 
 function isGenerator(fn: AnyFunction): boolean {

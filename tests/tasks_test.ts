@@ -7,6 +7,7 @@
 // deno-lint-ignore-file require-await
 import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import {
+  allocate,
   asCompleted,
   availableResources,
   cancel,
@@ -186,6 +187,20 @@ onNode("get with a timeout throws GetTimeoutError and leaves the task alone", as
   const error = await rejection(get(ref, { timeout: 30 }));
   assertEquals(error instanceof GetTimeoutError, true);
   assertEquals(await get(ref), 7);
+});
+
+onNode("GetTimeoutError says how many of how many values are missing, and whose they are", async () => {
+  const held = Array.from({ length: 5 }, () => f.later.remote(1, 60_000));
+  const { message } = await rejection(get([await put(1), ...held], { timeout: 0 })) as Error;
+  assertMatch(
+    message,
+    new RegExp(
+      `^5 of 6 values did not exist in time: that of task later \\(${held[0]!.taskId}\\), .* and 2 more\\. `,
+    ),
+  );
+  const nested = await get(await put([held[0]!]));
+  const unnamed = await rejection(get(nested[0]!, { timeout: 0 })) as Error;
+  assertStringIncludes(unnamed.message, `1 of 1 values did not exist in time: object ${held[0]!.id}. `);
 });
 
 onNode("asCompleted gives each Ref once, the quick ones first", async () => {
@@ -401,10 +416,11 @@ onNode("fire and forget: Refs that are dropped do not stop tasks", async () => {
 });
 
 onNode("wrong uses are told apart with what to do", async () => {
+  const ready = await put(1);
   const cases: [() => unknown, string][] = [
     [() => remote(() => 1), "without a name"],
     [() => remote(function inner() {}), "inside a function"],
-    [() => get(3 as unknown as Ref<number>), "Cannot get number 3"],
+    [() => get(3 as unknown as Ref<number>), "Cannot get 3"],
     [() => get([Promise.resolve(1)] as unknown as Ref<number>[]), "await it first"],
     [() => wait([f.square.remote(1)], { count: 2 }), "Cannot wait for 2 of 1"],
     [() => wait([f.square.remote(1)], { timeout: "soon" as "1s" }), "Cannot read timeout"],
@@ -412,6 +428,35 @@ onNode("wrong uses are told apart with what to do", async () => {
     [() => f.square.options({ cpu: 1 } as object), 'Unknown option "cpu"'],
     [() => f.square.options({ returns: 0 }), "Cannot use returns of square"],
     [() => f.square.options({ gpus: 1.5 }), "whole number, or a fraction below 1"],
+    [() => f.square.options(null as unknown as object), "Cannot use options of square: null is no object"],
+    [() => get(ready, { timout: 5 } as object), 'Unknown option "timout" for get(): there is timeout'],
+    [() => get([ready], { count: 1 } as object), 'Unknown option "count" for get()'],
+    [() => get(ready, 5 as unknown as object), "Cannot use options of get(): 5 is no object"],
+    [() => get(ready, { timeout: Number.NaN }), "Cannot read timeout of get(): NaN"],
+    [
+      () => wait([ready], { tiemout: 5 } as object),
+      'Unknown option "tiemout" for wait(): there are count, timeout',
+    ],
+    [() => wait([ready], { timeout: "1" as "1s" }), 'Cannot read timeout of wait(): "1"'],
+    [() => asCompleted([ready], { count: 1 } as object).next(), 'Unknown option "count" for asCompleted()'],
+    [() => asCompleted(ready as unknown as Ref<number>[]).next(), "over a Ref: give an array"],
+    [() => map(f.square, [1], { windows: 1 } as object).next(), 'Unknown option "windows" for map()'],
+    [() => map(f.square, [1], { ordered: 0 as unknown as boolean }).next(), "0 is neither true nor false"],
+    [() => map(f.square, 3 as unknown as number[]).next(), "Cannot map over 3"],
+    [() => map(f.count as unknown as typeof f.square, [1]).next(), "Cannot map a generator"],
+    [
+      () => cancel(ready, { froce: true } as object),
+      'Unknown option "froce" for cancel(): there are force, recursive',
+    ],
+    [() => cancel(ready, { force: "yes" as unknown as boolean }), '"yes" is neither true nor false'],
+    [() => get(new Map([["a", ready]]) as unknown as Ref<number>), "Cannot get a Map"],
+    [() => get({ a: 1 } as unknown as Record<string, Ref<number>>), 'Cannot get: "a" is 1, not a Ref'],
+    [() => allocate(Array as unknown as typeof Int8Array, 1), "Cannot allocate function Array"],
+    [() => allocate(Int8Array, "5" as unknown as number), 'Cannot allocate "5" elements'],
+    [() => remote(f.square), "Cannot make square remote: it is already"],
+    [() => remote(class Foo {} as unknown as () => void), "Cannot make class Foo remote: write actor(Foo)"],
+    [() => remote(function inner() {}, { module: 5 as unknown as string }), "5 is no URL"],
+    [() => init(null as unknown as object), "it runs already"],
     [() => cancel({} as Ref<unknown>), "give a Ref or a stream"],
     [() => init(), "it runs already"],
     [() => put(f.square.remote(1)), "Cannot put a Ref"],
@@ -432,6 +477,34 @@ Deno.test("shutdown fails what waits, and init starts anew", async () => {
   assertEquals(((await waiting) as RaydError).code, "DISCONNECTED");
   await using _ = await init({ cpus: 1, storeMemory: 16 * 1024 * 1024, logLevel: "off" });
   assertEquals(await get(f.square.remote(3)), 9);
+});
+
+Deno.test("a Ref whose value did not exist at shutdown says so in the next session, instead of waiting for ever", async () => {
+  const options = { cpus: 1, storeMemory: 16 * 1024 * 1024, logLevel: "off" } as const;
+  await init(options);
+  const pending = f.later.remote(1, 60_000), large = await put(new Float64Array(10_000));
+  const [small] = [await put(5)];
+  await shutdown();
+  await using _ = await init(options);
+  assertEquals(await get(small), 5);
+  assertEquals((await wait([pending]))[0], [pending]);
+  for (const use of [get(pending), get([pending]), get(f.square.remote(pending))]) {
+    const error = await rejection(use);
+    assertMatch(String(error), /did not exist yet when the session ended: rayd was shut down/);
+  }
+  assertEquals((await rejection(get(large)) as RaydError).code, "OBJECT_LOST");
+});
+
+Deno.test("options of init are checked before anything starts", async () => {
+  const cases: [object, string][] = [
+    [null as unknown as object, "Cannot use options of init(): null is no object"],
+    [{ cpu: 2 }, 'Unknown option "cpu" for init()'],
+    [{ cpus: "2" }, 'Cannot use cpus of this node: "2"'],
+    [{ storeMemory: "1g" }, 'Cannot use storeMemory "1g"'],
+  ];
+  for (const [options, text] of cases) {
+    assertStringIncludes((await rejection(init(options)) as Error).message, text);
+  }
 });
 
 Deno.test("the first use starts rayd by itself", async () => {
