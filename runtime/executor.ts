@@ -418,7 +418,11 @@ export class Executor {
       loading = this.#import(load);
       this.#imports.set(load, loading);
     }
-    await loading;
+    try {
+      await loading;
+    } catch (error) {
+      throw error instanceof RaydError ? error : new ImportFailed(module, error);
+    }
     const declared = find(load, module, name);
     if (declared === undefined) {
       const names = namesOf(module);
@@ -708,6 +712,16 @@ class DependencyFailed extends Error {
   }
 }
 
+/** A module of the user's could not be imported; `cause` is why. */
+class ImportFailed extends Error {
+  readonly module: string;
+
+  constructor(module: string, cause: unknown) {
+    super("a module could not be imported", { cause });
+    this.module = module;
+  }
+}
+
 /** What is known of a dependency, as an entry. */
 function entryFor(object: ObjectId, outcome: Outcome | undefined): Entry {
   const entry = new Entry(object, false);
@@ -737,6 +751,18 @@ function taskError(error: unknown, details: { task: string; taskId: string; atte
       cause: error.cause,
     });
   }
+  if (error instanceof ImportFailed) {
+    const { module, cause } = error;
+    const remoteStack = cause instanceof Error ? userStack(cause.stack ?? "") : "";
+    const place = /(?:file|https?|data|blob|npm|jsr):[^\s()]+:\d+:\d+/.exec(remoteStack)?.[0];
+    const why = cause instanceof Error ? `${cause.name}: ${cause.message}` : shown(cause);
+    return new TaskError(
+      `${where}importing ${module} on a worker failed: ${why}` +
+        (place === undefined || why.includes(place) ? "" : ` (at ${place})`) +
+        ". Workers import the module to find what it declares, without being its import.meta.main",
+      { ...details, remoteStack, cause },
+    );
+  }
   if (error instanceof Error) {
     const remoteStack = userStack(error.stack ?? "");
     return new TaskError(`${where}${error.name}: ${error.message}`, {
@@ -745,8 +771,12 @@ function taskError(error: unknown, details: { task: string; taskId: string; atte
       cause: error,
     });
   }
-  const shown = typeof error === "string" ? error : Deno.inspect(error, { colors: false, depth: 2 });
-  return new TaskError(`${where}${shown}`, { ...details, remoteStack: "", cause: error });
+  return new TaskError(`${where}${shown(error)}`, { ...details, remoteStack: "", cause: error });
+}
+
+/** What was thrown that is no error. */
+function shown(thrown: unknown): string {
+  return typeof thrown === "string" ? thrown : Deno.inspect(thrown, { colors: false, depth: 2 });
 }
 
 /** Where rayd's own frames are. In the executable, all that it carries is rayd's own. */

@@ -120,6 +120,43 @@ if (import.meta.main) await get(fail.remote(3));`,
   }
 });
 
+Deno.test("a module that cannot be imported on a worker fails its tasks with where and why", async () => {
+  const main = (elsewhere: string) =>
+    `import { get, remote } from "rayd";
+export const task = remote(function task(): void {});
+if (import.meta.main) {
+  await get(task.remote()).catch((error) => console.log(error.name + "|" + error.message + "|" + error.remoteStack));
+} else {
+  ${elsewhere}
+}`;
+  using directory = project({
+    "throws.ts": main(`interface A {}
+
+  throw new RangeError("no port");`),
+    "value.ts": main(`throw { reason: "none" };`),
+    "missing.ts": main(`await import(new URL("./not_there.js", import.meta.url).href);`),
+    "syntax.ts": main(`await import(new URL("./broken.js", import.meta.url).href);`),
+    "broken.js": "export const x = 1;\nconst y;\n",
+  });
+  const url = `file://${directory.path}`;
+  for (
+    const [script, why, place] of [
+      ["throws.ts", "RangeError: no port (at PLACE)", "throws.ts:8:9"],
+      ["value.ts", '{ reason: "none" }', ""],
+      ["missing.ts", `Module not found: ${url}/not_there.js`, "missing.ts:6:3"],
+      ["syntax.ts", "SyntaxError: Missing initializer in const declaration at PLACE", "broken.js:2:7"],
+    ] as const
+  ) {
+    const output = await raydOutput(["run", "--cpus", "1", script], { cwd: directory.path });
+    assertStringIncludes(
+      output,
+      `TaskError|Task task failed: importing ${url}/${script} on a worker failed: `,
+    );
+    assertStringIncludes(output, why.replace("PLACE", `${url}/${place}`));
+    assertStringIncludes(output, place);
+  }
+});
+
 Deno.test("a script may deal with errors itself", async () => {
   using directory = project({
     "main.ts": `addEventListener("unhandledrejection", (event) => {
