@@ -48,6 +48,38 @@ interface Pin {
   holds: number;
 }
 
+/** What {@link ObjectStore.reduce} can do with elements; the place of each is its code in `ffi/src/reduce.rs`. */
+export type ReduceOp = "sum" | "prod" | "min" | "max" | "mean";
+
+const REDUCE_OPS: readonly ReduceOp[] = ["sum", "prod", "min", "max", "mean"];
+
+/** Arrays that {@link ObjectStore.reduce} takes. */
+export type ReducibleArray =
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array
+  | Float32Array
+  | Float64Array;
+
+/** Their classes; the place of each is its code in `ffi/src/reduce.rs`. */
+export const REDUCE_ELEMENTS = [
+  Int8Array,
+  Uint8Array,
+  Int16Array,
+  Uint16Array,
+  Int32Array,
+  Uint32Array,
+  BigInt64Array,
+  BigUint64Array,
+  Float32Array,
+  Float64Array,
+] as const;
+
 const EMPTY = new Uint8Array(0);
 
 /** One isolate's hold on the node's object store. */
@@ -341,6 +373,38 @@ export class ObjectStore {
     this.#lib.rs_copy(to, source as Uint8Array<ArrayBuffer>, BigInt(source.length));
   };
 
+  /**
+   * Reduces typed arrays of one kind and length into another, element by element: with vector instructions, and bit for
+   * bit what a loop over the inputs in their order gives. Whole numbers wrap; of `min` and `max`, NaN wins. It takes the
+   * time of reading the inputs and writing the output, and the isolate waits for it.
+   *
+   * @param op What to do with the elements.
+   * @param inputs One or more arrays.
+   * @param out As long as each of them; the first input, or memory of its own.
+   */
+  reduce(op: ReduceOp, inputs: readonly ReducibleArray[], out: ReducibleArray): void {
+    const element = REDUCE_ELEMENTS.findIndex((type) => out instanceof type);
+    assert(element >= 0 && inputs.length > 0, "arrays that cannot be reduced");
+    const addresses = new BigUint64Array(inputs.length);
+    inputs.forEach((input, i) => {
+      assert(input.constructor === out.constructor && input.length === out.length, "arrays that differ");
+      addresses[i] = addressOf(input);
+    });
+    if (out.length === 0) return;
+    check(
+      this.#lib,
+      this.#lib.rs_reduce(
+        REDUCE_OPS.indexOf(op),
+        element,
+        addresses as BufferSource,
+        inputs.length,
+        Deno.UnsafePointer.of(out as ReducibleArray & ArrayBufferView<ArrayBuffer>),
+        BigInt(out.length),
+      ),
+      `Cannot reduce ${inputs.length} arrays with ${op}`,
+    );
+  }
+
   /** A checksum (XXH3) of bytes in the store. */
   hash(bytes: Uint8Array<ArrayBuffer>): bigint {
     if (bytes.length === 0) return 0n;
@@ -439,6 +503,11 @@ export class ObjectStore {
     assert(pointer !== null, "an object at the null address");
     return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, size));
   }
+}
+
+function addressOf(array: ReducibleArray): bigint {
+  const pointer = Deno.UnsafePointer.of(array as ReducibleArray & ArrayBufferView<ArrayBuffer>);
+  return Deno.UnsafePointer.value(pointer) as bigint;
 }
 
 /** Copies from this size on are left to the library. */

@@ -30,6 +30,7 @@ const SYMBOLS = {
   rs_list: { parameters: ["pointer", "buffer", "buffer", "buffer", "u32"], result: "i32" },
   rs_stats: { parameters: ["pointer", "buffer", "usize"], result: "i32" },
   rs_copy: { parameters: ["pointer", "buffer", "usize"], result: "i32" },
+  rs_reduce: { parameters: ["u32", "u32", "buffer", "u32", "pointer", "usize"], result: "i32" },
   rs_prefault_start: { parameters: ["pointer", "u64", "u64"], result: "i32" },
   rs_prefault_stop: { parameters: ["pointer"], result: "i32" },
   rs_hash64: { parameters: ["pointer", "usize"], result: "u64" },

@@ -2,7 +2,8 @@
 //! everything known about them.
 //!
 //! It owns the segment: allocation, the object table, who pins what, the order of last use, spilling an object's bytes
-//! to a file; and one thing that only native code can do, ending with its parent. It has no policy: it never decides what to evict, spill or wait for, starts no clocks, and sends no
+//! to a file; and two things that only native code can do: ending with its parent, and reducing arrays with vector
+//! instructions. It has no policy: it never decides what to evict, spill or wait for, starts no clocks, and sends no
 //! messages. `layout.rs` describes the segment, `journal.rs` why a client killed at any instruction does no harm.
 //!
 //! This file is the C ABI and nothing else: the same names, in the same order, as the symbol table of the program that
@@ -28,6 +29,7 @@ pub mod parent;
 pub mod pins;
 pub mod pool;
 pub mod prefault;
+pub mod reduce;
 pub mod segment;
 pub mod spill;
 pub mod status;
@@ -399,6 +401,31 @@ pub unsafe extern "C" fn rs_copy(dst: *mut u8, src: *const u8, len: usize) -> i3
     // SAFETY: as C.
     unsafe { copy::copy(dst, src, len) };
     RS_OK
+}
+
+/// Reduces `count` arrays of `len` elements, whose addresses are given, into `out`. `op` and `element` are the codes of
+/// `reduce::Op` and `reduce::Element`. `out` may be the first input; otherwise it overlaps none.
+#[no_mangle]
+pub unsafe extern "C" fn rs_reduce(
+    op: u32,
+    element: u32,
+    inputs: *const u64,
+    count: u32,
+    out: *mut u8,
+    len: usize,
+) -> i32 {
+    if inputs.is_null() || len > isize::MAX as usize / 8 {
+        return Status::BadArg as i32;
+    }
+    // SAFETY: as C; the addresses need not be aligned where they stand.
+    unit(unsafe {
+        let addresses: Vec<*const u8> = (0..count as usize)
+            .map(|i| inputs.add(i).read_unaligned() as *const u8)
+            .collect();
+        reduce::Op::of(op)
+            .and_then(|op| Ok((op, reduce::Element::of(element)?)))
+            .and_then(|(op, element)| reduce::reduce(op, element, &addresses, out, len))
+    })
 }
 
 /// Keeps `ahead` bytes beyond what was handed out warm, up to `limit` bytes of data in all. For the process that made
