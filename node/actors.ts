@@ -50,6 +50,8 @@ export type ActorState = "pending" | "starting" | "alive" | "stopping" | "asleep
 /** One actor. */
 export class ActorEntry<C extends TableCall> {
   readonly settings: ActorSettings;
+  /** Calls that may be with the isolate at once: all that may run, which may wait for others yet to come, and some ahead. */
+  readonly window: number;
   state: ActorState;
   /** Lines of callers whose first call waits for its arguments. */
   readonly held = new Map<TaskId, C[]>();
@@ -84,6 +86,8 @@ export class ActorEntry<C extends TableCall> {
   /** @param settings What was asked for. */
   constructor(settings: ActorSettings) {
     this.settings = settings;
+    this.window = ACTOR_WINDOW_CALLS + settings.concurrency - 1;
+    for (const limit of Object.values(settings.groups)) this.window += limit;
     this.state = settings.virtual ? "asleep" : "pending";
   }
 }
@@ -267,7 +271,7 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
   #pump(actor: A): void {
     if (actor.state !== "starting" && actor.state !== "alive") return;
     const { durable, checkpointCalls } = actor.settings;
-    while (actor.sent.size < ACTOR_WINDOW_CALLS) {
+    while (actor.sent.size < actor.window) {
       if (actor.replayed < actor.log.length) {
         const call = actor.log[actor.replayed++];
         if (call !== undefined) this.#send(actor, call);
