@@ -10,6 +10,7 @@
 
 import { createHash } from "node:crypto";
 import { resolve } from "node:path";
+import { CODE } from "../core/messages.ts";
 import { extractAsset } from "../store/assets.ts";
 import { bundle, DRIVER_SYMBOL, MODULE_SYMBOL, RUNTIME_SYMBOL } from "./bundle.ts";
 import { printFatal } from "./fatal.ts";
@@ -104,7 +105,7 @@ async function prepare(entry: string): Promise<string> {
   globals[Symbol.for(DRIVER_SYMBOL)] = true;
   // In a cluster, isolates on any machine load the code by its hash.
   if (Deno.env.get("RAYD_ADDRESS")) {
-    setBundle(`rayd:${createHash("sha256").update(code).digest("hex")}`, code);
+    setBundle(`${CODE}${createHash("sha256").update(code).digest("hex")}`, code);
   } else setBundle(url);
   return url;
 }

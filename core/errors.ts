@@ -26,6 +26,13 @@ export type ErrorCode =
   | "ACTOR_DEADLOCK"
   | "ACTOR_NAME_TAKEN"
   | "PENDING_CALLS_LIMIT"
+  | "QUEUE_FULL"
+  | "QUEUE_EMPTY"
+  | "QUEUE_SHUT_DOWN"
+  | "ACQUIRE_TIMEOUT"
+  | "BARRIER_BROKEN"
+  | "COLLECTIVE_BROKEN"
+  | "COLLECTIVE_MISMATCH"
   | "USAGE"
   | "DISCONNECTED"
   | "PROTOCOL"
@@ -243,6 +250,62 @@ export class PendingCallsLimitError extends RaydError {
   }
 }
 
+/** The queue had no room in time. */
+export class QueueFullError extends RaydError {
+  /** Makes the error. @param message How much was to go in, and how much there is. */
+  constructor(message: string) {
+    super("QUEUE_FULL", message);
+  }
+}
+
+/** The queue had nothing in it in time. */
+export class QueueEmptyError extends RaydError {
+  /** Makes the error. @param message How long was waited. */
+  constructor(message: string) {
+    super("QUEUE_EMPTY", message);
+  }
+}
+
+/** The queue was shut down: it takes nothing more, and what it had in it is gone. */
+export class QueueShutDownError extends RaydError {
+  /** Makes the error. @param message What was tried. */
+  constructor(message: string) {
+    super("QUEUE_SHUT_DOWN", message);
+  }
+}
+
+/** A lock or a semaphore's permits were not free in time. */
+export class AcquireTimeoutError extends RaydError {
+  /** Makes the error. @param message How much was asked, for how long, and who holds it. */
+  constructor(message: string) {
+    super("ACQUIRE_TIMEOUT", message);
+  }
+}
+
+/** Somebody whom a barrier waited for did not come, or it was reset: nobody passes it. */
+export class BarrierBrokenError extends RaydError {
+  /** Makes the error. @param message What broke it. */
+  constructor(message: string) {
+    super("BARRIER_BROKEN", message);
+  }
+}
+
+/** A collective group cannot go on: a member is gone, or did not come in time. */
+export class CollectiveBrokenError extends RaydError {
+  /** Makes the error. @param message Which group, which member, and what happened to it. */
+  constructor(message: string, options?: ErrorOptions) {
+    super("COLLECTIVE_BROKEN", message, options);
+  }
+}
+
+/** The members of a group called different collectives, or with arrays or options that do not fit together. */
+export class CollectiveMismatchError extends RaydError {
+  /** Makes the error. @param message Who gave what. */
+  constructor(message: string) {
+    super("COLLECTIVE_MISMATCH", message);
+  }
+}
+
 /** The API was called wrongly. */
 export class UsageError extends RaydError {
   /** Makes the error. @param message What was wrong and how it is done right. */
@@ -364,6 +427,20 @@ export function errorFromRecord(record: ErrorRecord): RaydError {
       return new ActorNameTakenError(message);
     case "PENDING_CALLS_LIMIT":
       return new PendingCallsLimitError(message);
+    case "QUEUE_FULL":
+      return new QueueFullError(message);
+    case "QUEUE_EMPTY":
+      return new QueueEmptyError(message);
+    case "QUEUE_SHUT_DOWN":
+      return new QueueShutDownError(message);
+    case "ACQUIRE_TIMEOUT":
+      return new AcquireTimeoutError(message);
+    case "BARRIER_BROKEN":
+      return new BarrierBrokenError(message);
+    case "COLLECTIVE_BROKEN":
+      return new CollectiveBrokenError(message);
+    case "COLLECTIVE_MISMATCH":
+      return new CollectiveMismatchError(message);
     case "DISCONNECTED":
       return new DisconnectedError(message);
     case "PROTOCOL":

@@ -27,10 +27,13 @@ export type Outcome =
   | { readonly kind: "stored"; readonly size: number; readonly contains: readonly ObjectId[] }
   | { readonly kind: "error"; readonly bytes: Uint8Array };
 
+/** How an address begins that names published code by the hash of its content. */
+export const CODE = "code:";
+
 /** A function, found by importing `load` and looking for what `module` registered under `name`. */
 export interface FunctionAddress {
   /**
-   * The URL to import: the module itself, or the bundle that it is part of; or, in a cluster, `rayd:` and the hash of
+   * The URL to import: the module itself, or the bundle that it is part of; or, in a cluster, {@link CODE} and the hash of
    * code that was published.
    */
   readonly load: string;

@@ -39,6 +39,7 @@ import {
   CLAIM_REVOKED,
   CLAIM_STARTED,
   claimWord,
+  CODE,
   type Dependency,
   type FoundActor,
   type FromNode,
@@ -664,8 +665,8 @@ export class NodeServer {
   /** Functions are only there when their code is: until then nothing of the client is looked at. */
   #awaitCode(client: Client, load: string): void {
     const { abroad } = this.#options;
-    if (!load.startsWith("rayd:") || abroad === undefined) return;
-    const hash = load.slice("rayd:".length);
+    if (!load.startsWith(CODE) || abroad === undefined) return;
+    const hash = load.slice(CODE.length);
     if (client.role !== "peer" || abroad.hasCode(hash)) return;
     client.held ??= [];
     abroad.fetchCode(hash).then(() => {

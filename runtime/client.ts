@@ -60,6 +60,8 @@ export interface Scope {
   readonly task: TaskId;
   /** Made when the first child is. */
   children: ChildIds | undefined;
+  /** Of children that belong to this run of the work alone; made when the first one is. */
+  ownChildren: ChildIds | undefined;
   puts: number;
   /** It has called an actor, or is a call itself: the node wants to know what it waits for. */
   calls: boolean;
@@ -78,7 +80,16 @@ export function scopeOf(
   blocked?: (objects?: readonly Entry[]) => void,
   unblocked?: () => void,
 ): Scope {
-  return { task, children: undefined, puts: 0, waits: 0, calls: false, blocked, unblocked };
+  return {
+    task,
+    children: undefined,
+    ownChildren: undefined,
+    puts: 0,
+    waits: 0,
+    calls: false,
+    blocked,
+    unblocked,
+  };
 }
 
 /** How a client reaches its node. */
@@ -155,6 +166,7 @@ export class Client {
   readonly #questions = new Map<number, (answer: Uint8Array) => void>();
   #nextHandle = 0;
   #nextQuestion = 0;
+  #runs = 0;
 
   readonly #finalizer = new FinalizationRegistry<Entry>((entry) => this.#letGo(entry));
   readonly #streams = new FinalizationRegistry<StreamState>((state) => this.#streamDropped(state));
@@ -301,6 +313,8 @@ export class Client {
   /**
    * Submits a task.
    *
+   * @param anew The task is of this run of the caller alone: a caller that is run again submits another one, and is not
+   *   given the first one's outcome.
    * @returns A Ref, an array of Refs when the settings ask for several returns, or a stream.
    * @throws {SerializationError} If an argument cannot be carried.
    */
@@ -308,13 +322,16 @@ export class Client {
     target: RemoteTarget,
     args: readonly unknown[],
     actor?: Entry,
+    anew = false,
   ): Ref<unknown> | Ref<unknown>[] | RefStream<unknown> {
     this.#check();
     const scope = this.#options.scope();
     const { settings } = target;
     if (actor !== undefined) scope.calls = true;
     const { packet, contains, dependencies } = this.#packArguments(args);
-    const task = (scope.children ??= new ChildIds(scope.task)).next();
+    const task = anew
+      ? (scope.ownChildren ??= new ChildIds(scope.task, this.#nextRun())).next()
+      : (scope.children ??= new ChildIds(scope.task)).next();
     const handle = this.#nextHandle++;
     const fn = this.#defineFunction(target.address);
     const settingsIndex = this.#defineSettings(settings);
@@ -354,6 +371,14 @@ export class Client {
     for (const entry of entries) entry.task = settings.name;
     this.#pending.set(handle, entries);
     return entries.map((entry) => this.#makeRef(entry));
+  }
+
+  /** Tells runs of one task apart, wherever they take place. */
+  #nextRun(): number {
+    const node = this.node ?? NO_NODE;
+    const place = node.charCodeAt(0) | node.charCodeAt(1) << 8 | node.charCodeAt(2) << 16 |
+      node.charCodeAt(3) << 24;
+    return (place ^ Math.imul(this.#options.isolate, 0x10001)) + Math.imul(++this.#runs, 0x9e3779b1) | 0;
   }
 
   /** Sends a submission: at once if its arguments fit a message, otherwise once they are stored. */
@@ -491,6 +516,25 @@ export class Client {
       this.#check();
       return this.unpack(body) as string;
     });
+  }
+
+  /** Tells once when a task has ended, in whatever way; holds nothing of it. */
+  onTaskEnd(task: TaskId, ended: () => void): void {
+    const entry = new Entry(returnId(task, 0), false);
+    entry.waiters = [ended];
+    this.#want(entry);
+    this.flush();
+  }
+
+  /** Tells once when an actor is dead; does not keep it alive. */
+  onActorDeath(actor: TaskId, dead: () => void): void {
+    const request = this.#nextQuestion++;
+    this.#questions.set(request, () => {
+      this.#questions.delete(request);
+      dead();
+    });
+    this.send({ type: "awaitDeath", request, actor });
+    this.flush();
   }
 
   #packArguments(
@@ -1158,4 +1202,5 @@ const COLD_BYTES_PER_MS = 1e6;
 const SETTLE_ROUNDS_MAX = 5;
 
 const NO_OBJECTS: ObjectId[] = [];
+const NO_NODE = "\0\0\0\0";
 const NO_BYTES = new Uint8Array(0);

@@ -28,6 +28,7 @@ import {
   CLAIM_QUEUED,
   CLAIM_STARTED,
   claimWord,
+  CODE,
   type FromNode,
   type FunctionAddress,
   type Outcome,
@@ -40,7 +41,7 @@ import { collectGarbage } from "./collect.ts";
 import { type Client, type Scope, scopeOf } from "./client.ts";
 import type { Handle } from "./handle.ts";
 import { Entry } from "./ref.ts";
-import { find, namesOf, setLoading } from "./registry.ts";
+import { find, isBuiltIn, namesOf, setLoading } from "./registry.ts";
 
 /** What a task can learn about itself. */
 export interface TaskContext {
@@ -415,7 +416,7 @@ export class Executor {
     const { load, module, name } = this.#addresses.get(index)!;
     let loading = this.#imports.get(load);
     if (loading === undefined) {
-      loading = this.#import(load);
+      loading = isBuiltIn(load) ? Promise.resolve() : this.#import(load);
       this.#imports.set(load, loading);
     }
     try {
@@ -440,11 +441,11 @@ export class Executor {
 
   /** Imports code, one at a time, so that it is known whose declarations they are. */
   #import(load: string): Promise<void> {
-    if (!load.startsWith("rayd:")) return import(load).then(() => {});
+    if (!load.startsWith(CODE)) return import(load).then(() => {});
     const importing = this.#importing.then(async () => {
       setLoading(load);
       try {
-        await import(`file://${this.#codeDirectory}/${load.slice("rayd:".length)}.mjs`);
+        await import(`file://${this.#codeDirectory}/${load.slice(CODE.length)}.mjs`);
       } finally {
         setLoading(undefined);
       }

@@ -8,6 +8,7 @@ import { Worker } from "node:worker_threads";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
+import { CODE } from "../core/messages.ts";
 import { NODE_START_MS_MAX } from "../core/limits.ts";
 import { checkOptions, MEMORY, parseDemand, show } from "../core/options.ts";
 import type { EmbeddedNodeConfig, EmbeddedNodeReply, Isolation, LogLevel } from "../node/config.ts";
@@ -165,7 +166,7 @@ async function attach(client: Client, address: string): Promise<void> {
     taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
   );
   const store = ObjectStore.open(raystoreLibrary(), storePath);
-  await client.connect({ conn, token, store, code: { hash: load.slice("rayd:".length), text } });
+  await client.connect({ conn, token, store, code: { hash: load.slice(CODE.length), text } });
 }
 
 async function connect(client: Client, config: EmbeddedNodeConfig, storePath: string): Promise<void> {

@@ -60,6 +60,12 @@ export {
   self,
 } from "./actor.ts";
 export { Handle } from "./handle.ts";
+export { ActorPool, type PoolCall } from "./actor_pool.ts";
+export { Barrier } from "./barrier.ts";
+export { Event } from "./event.ts";
+export { Queue, type QueueOptions } from "./queue.ts";
+export { type AcquireOptions, Lock, type Permit, Semaphore } from "./semaphore.ts";
+export type { ToolOptions, WaitingOptions } from "./tool.ts";
 export type { ActorOptions, CallOptions } from "../core/actor_options.ts";
 export { type Cluster, init, type InitOptions, isInitialized, shutdown } from "./init.ts";
 export { Ref, type RefArguments, type RefOr, type RemoteResult, type ValueOf } from "./ref.ts";
@@ -79,11 +85,15 @@ export type { Duration } from "../core/duration.ts";
 export type { Isolation, LogLevel } from "../node/config.ts";
 export { type ClassCodec, registerClass } from "../store/serialize.ts";
 export {
+  AcquireTimeoutError,
   ActorDeadlockError,
   ActorDiedError,
   ActorNameTakenError,
   ActorRestartingError,
   ActorUnavailableError,
+  BarrierBrokenError,
+  CollectiveBrokenError,
+  CollectiveMismatchError,
   DisconnectedError,
   type ErrorCode,
   GetTimeoutError,
@@ -91,6 +101,9 @@ export {
   OutOfDiskError,
   PendingCallsLimitError,
   ProtocolError,
+  QueueEmptyError,
+  QueueFullError,
+  QueueShutDownError,
   RaydError,
   SerializationError,
   StoreError,

@@ -57,9 +57,20 @@ export function enterModule(url: string): void {
   bundledModules.add(url);
 }
 
+/**
+ * How the modules of rayd's own actors are named, in place of a URL: alike in every process and every version's
+ * executable. They are there in each isolate before it runs anything, and never imported for a task.
+ */
+const BUILT_IN = "rayd:";
+
+/** Whether what stands under an address needs no import. */
+export function isBuiltIn(load: string): boolean {
+  return load.startsWith(BUILT_IN);
+}
+
 /** The URL to import for what `module` declares. */
 export function loadUrl(module: string): string {
-  return loading ?? bundle ?? module;
+  return isBuiltIn(module) ? module : loading ?? bundle ?? module;
 }
 
 /**

@@ -331,6 +331,34 @@ Deno.test("counting words on all cores gives what a plain count does, whatever t
   assertEquals(await count(), await count("--plain"));
 });
 
+Deno.test("queues and locks are rayd's own, whatever the bundle", async () => {
+  using directory = project({
+    "main.ts": `import { get, Lock, Queue } from "rayd";
+import { consume } from "./consume.ts";
+if (import.meta.main) {
+  const [queue, lock] = [new Queue<number>({ capacity: 2 }), new Lock()];
+  const sums = [consume.remote(queue, lock), consume.remote(queue, lock)];
+  for (let i = 1; i <= 10; i++) await queue.put(i);
+  await queue.shutdown();
+  const [a, b] = await get(sums);
+  console.log(a! + b!, new Event("web").type, queue instanceof Queue);
+}`,
+    "consume.ts": `import { type Lock, type Queue, remote } from "rayd";
+export const consume = remote(async function consume(queue: Queue<number>, lock: Lock): Promise<number> {
+  let sum = 0;
+  for await (const n of queue) {
+    await using _ = await lock.acquire();
+    sum += n;
+  }
+  return sum;
+});`,
+  });
+  for (const isolation of ["thread", "process"]) {
+    const output = await raydOutput(["run", "--isolation", isolation, "main.ts"], { cwd: directory.path });
+    assertEquals(output, "55 web true\n", isolation);
+  }
+});
+
 Deno.test("many first starts at once, with an empty cache, all work", async () => {
   using directory = project({
     "main.ts": `${SQUARE}\nif (import.meta.main) console.log(await get(square.remote(5)));`,
