@@ -64,11 +64,12 @@ Shows the nodes of a cluster: what each has, what of it is free, and how many ta
 
 function described(node: NodeRegistration, loads: ReadonlyMap<string, NodeLoad>) {
   const load = loads.get(node.id);
-  const { id, role, hostname, port, labels, version, pid, startedAt, storeCapacity } = node;
+  const { id, role, hostname, port, bulkPort, labels, version, pid, startedAt, storeCapacity } = node;
   return {
     id,
     role,
     address: `${hostname}:${port}`,
+    bulkPort,
     resources: amounts(node.resources),
     free: amounts(load?.free ?? {}),
     queued: load?.queued ?? 0,

@@ -12,6 +12,10 @@ export const INLINE_BYTES_MAX = 16 * 1024;
 /** The largest single message that a peer accepts. Nothing larger than a batch of inline values is ever sent. */
 export const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 
+/** The largest message of a peer that has not shown the token yet, and how long it may take to. */
+export const GREETING_BYTES_MAX = 4096;
+export const GREETING_MS_MAX = 5_000;
+
 /** Arguments that travel with a task; an isolate asks for what goes beyond it. */
 export const ARGUMENT_BYTES_MAX = 1024 * 1024;
 

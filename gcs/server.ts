@@ -14,6 +14,7 @@
 import type { Clock } from "../core/clock.ts";
 import { ProtocolError, type RaydError } from "../core/errors.ts";
 import { hex, type TaskId } from "../core/ids.ts";
+import { GREETING_BYTES_MAX, GREETING_MS_MAX, MESSAGE_BYTES_MAX } from "../core/limits.ts";
 import { VERSION } from "../core/version.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
 import { sameToken } from "../transport/token.ts";
@@ -51,6 +52,8 @@ interface Connection {
   follows: boolean;
   heardAt: number;
   dirty: boolean;
+  /** To be called when the client has shown the token. */
+  greeted: () => void;
 }
 
 /** A request that waits for the turn's transaction. */
@@ -95,13 +98,23 @@ export class GcsServer {
       follows: false,
       heardAt: this.#options.clock.now(),
       dirty: false,
+      greeted: () => {},
     };
     this.#connections.add(connection);
+    channel.messageBytesMax = GREETING_BYTES_MAX;
+    const late = this.#options.clock.after(GREETING_MS_MAX, () => channel.close());
     channel.start({
       message: (message) => this.#message(connection, message),
       drained: () => this.#commit(),
-      closed: (error) => this.#connectionClosed(connection, error),
+      closed: (error) => {
+        late();
+        this.#connectionClosed(connection, error);
+      },
     });
+    connection.greeted = () => {
+      late();
+      channel.messageBytesMax = MESSAGE_BYTES_MAX;
+    };
   }
 
   /** Ends all connections. */
@@ -178,6 +191,7 @@ export class GcsServer {
     this.#away.get(client)?.();
     this.#away.delete(client);
     connection.client = client;
+    connection.greeted();
     this.#byClient.set(client, connection);
     this.#send(connection, { type: "welcome", cluster, shards: this.#shards.length, known });
   }

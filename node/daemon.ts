@@ -113,6 +113,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const transfers = new Transfers({
     store,
     token: config.token,
+    clock: systemClock,
     log,
     provide: (id) => running.server!.provide(id),
     makeRoom: (bytes) => running.server!.makeRoom(bytes),

@@ -31,6 +31,8 @@ export interface IsolateFactory {
 
 /** The sending side of a channel. */
 export interface Outlet {
+  /** The largest message that is taken from the other side. */
+  messageBytesMax: number;
   send(message: Message): void;
   flush(): void;
   close(): void;

@@ -32,7 +32,15 @@ import {
   taskIdFromHex,
   taskOf,
 } from "../core/ids.ts";
-import { ARGUMENT_BYTES_MAX, CLAIM_SLOTS, ISOLATE_START_MS_MAX, STOP_GRACE_MS } from "../core/limits.ts";
+import {
+  ARGUMENT_BYTES_MAX,
+  CLAIM_SLOTS,
+  GREETING_BYTES_MAX,
+  GREETING_MS_MAX,
+  ISOLATE_START_MS_MAX,
+  MESSAGE_BYTES_MAX,
+  STOP_GRACE_MS,
+} from "../core/limits.ts";
 import {
   ACTOR_EXECUTIONS,
   CLAIM_QUEUED,
@@ -376,6 +384,10 @@ export class NodeServer {
       dirty: false,
     };
     this.#clients.set(client.id, client);
+    channel.messageBytesMax = GREETING_BYTES_MAX;
+    this.#clock.after(GREETING_MS_MAX, () => {
+      if (client.role === undefined) channel.close();
+    });
     return client;
   }
 
@@ -456,6 +468,7 @@ export class NodeServer {
 
   #peerUp(client: Client, node: TaskId): void {
     client.role = "peer";
+    client.channel.messageBytesMax = MESSAGE_BYTES_MAX;
     // What it has is known once the control store has told of it.
     const first = this.#cluster!.peerUp(
       client,
@@ -699,6 +712,7 @@ export class NodeServer {
       );
     }
     client.storeClient = hello.storeClient;
+    client.channel.messageBytesMax = MESSAGE_BYTES_MAX;
     if (hello.role === "peer") {
       if (this.#cluster === undefined) return refuse("this node is alone");
       this.#send(client, { type: "welcome", node: this.#options.id });

@@ -10,6 +10,7 @@
  * @module
  */
 
+import type { Clock } from "../core/clock.ts";
 import { ObjectLostError, type RaydError } from "../core/errors.ts";
 import {
   hex,
@@ -19,7 +20,7 @@ import {
   type TaskId,
   writeObjectId,
 } from "../core/ids.ts";
-import { PULL_CONNECTIONS_MAX, PULL_RANGE_BYTES } from "../core/limits.ts";
+import { GREETING_MS_MAX, PULL_CONNECTIONS_MAX, PULL_RANGE_BYTES } from "../core/limits.ts";
 import type { ObjectStore } from "../store/object_store.ts";
 import type { ByteStream } from "../transport/channel.ts";
 import { sameToken } from "../transport/token.ts";
@@ -34,6 +35,7 @@ const FOUND = 1, ABSENT = 2;
 export interface TransferServices {
   readonly store: ObjectStore;
   readonly token: string;
+  readonly clock: Clock;
   log(level: "info" | "warn" | "error", message: string): void;
   /** Has an object in memory. @returns Whether it is. */
   provide(id: ObjectId): Promise<boolean>;
@@ -62,7 +64,9 @@ export class Transfers {
     this.#serving.add(stream);
     try {
       const head = new Uint8Array(MAGIC.length + TOKEN_BYTES);
-      if (!await readAll(stream, head)) return;
+      const late = this.#node.clock.after(GREETING_MS_MAX, () => close(stream));
+      const greeted = await readAll(stream, head).finally(late);
+      if (!greeted) return;
       const text = new TextDecoder().decode(head);
       if (!text.startsWith(MAGIC) || !sameToken(text.slice(MAGIC.length), this.#node.token)) {
         return this.#node.log("warn", "Refused a bulk connection: it does not begin with the token");

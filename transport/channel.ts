@@ -57,6 +57,8 @@ export class Channel<Out, In> {
   #scheduled = false;
   #closed = false;
   #closeWhenWritten = false;
+  /** The largest message that is taken. A peer that nobody knows yet has no business to send large ones. */
+  messageBytesMax = MESSAGE_BYTES_MAX;
 
   /**
    * @param stream The bytes; the channel owns it from now on.
@@ -156,9 +158,9 @@ export class Channel<Out, In> {
         let needed = 4;
         while (end - start >= 4) {
           const length = view.getUint32(start, true);
-          if (length === 0 || length > MESSAGE_BYTES_MAX) {
+          if (length === 0 || length > this.messageBytesMax) {
             throw new ProtocolError(
-              `Cannot read a message: its length is ${length}, the limit ${MESSAGE_BYTES_MAX}`,
+              `Cannot read a message: its length is ${length}, the limit ${this.messageBytesMax}`,
             );
           }
           needed = 4 + length;
