@@ -23,8 +23,11 @@ import {
 } from "../core/messages.ts";
 import { parseTaskOptions, type TaskSettings } from "../core/options.ts";
 import { ByteReader, ByteWriter } from "../transport/bytes.ts";
-import { decodeFromNode, decodeToNode, encode } from "../transport/codec.ts";
+import { decodeFromNode, decodeFromPeer, decodeToNode, encode } from "../transport/codec.ts";
 import { random } from "./scheduler_sim.ts";
+
+/** How many broken frames are tried: `RAYD_FUZZ_FRAMES`. */
+const FRAMES = Number(Deno.env.get("RAYD_FUZZ_FRAMES") ?? 100_000);
 
 // --- Arbitrary messages ---
 
@@ -265,7 +268,7 @@ function read<M extends Message>(bytes: Uint8Array, decode: (from: ByteReader) =
   return decode(reader);
 }
 
-const DECODERS = [decodeToNode, decodeFromNode];
+const DECODERS = [decodeToNode, decodeFromNode, decodeFromPeer];
 
 // --- What comes back ---
 
@@ -388,7 +391,7 @@ Deno.test("decode meets mutated and random bytes with a message or a ProtocolErr
     fc.sample(kinds, { numRuns: 300, seed }).map(bytesOf);
   const corpus = [...sample(toNode), ...sample(fromNode)];
   let read = 0;
-  for (let run = 0; run < 100_000; run++) {
+  for (let run = 0; run < FRAMES; run++) {
     let bytes = corpus[below(corpus.length)]!.slice();
     const kind = below(8);
     if (kind === 0) bytes = bytes.map(() => below(256));
@@ -406,7 +409,7 @@ Deno.test("decode meets mutated and random bytes with a message or a ProtocolErr
         true,
       );
     } else for (let flips = below(4); flips >= 0; flips--) bytes[below(bytes.length)] = below(256);
-    const decode = DECODERS[below(2)]!;
+    const decode = DECODERS[below(DECODERS.length)]!;
     try {
       const message = outcomeOf(bytes, decode);
       if (message === undefined) continue;
