@@ -5,7 +5,7 @@
  */
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { project, rayd, raydOutput, Running } from "./rayd.ts";
+import { project, RAYD, rayd, raydOutput, Running } from "./rayd.ts";
 
 const FUNCTIONS = `
 import { actor, cancel, context, died, get, getActor, init, kill, nodes, put, type Ref, remote, wait } from "rayd";
@@ -303,4 +303,91 @@ Deno.test("rayd stop ends the nodes of this machine, gently", async () => {
   await using cluster = await TestCluster.start("", ["--cpus", "1"], ["--cpus", "1"]);
   assertStringIncludes(await raydOutput(["stop"], { env: cluster.env }), "2 nodes told to end");
   for (const node of cluster.nodes) assertEquals((await node.ended()).code, 0, node.stderr);
+});
+
+/** Network namespaces, joined by a bridge, as hosts of one network; `undefined` where they cannot be made. */
+async function makeHosts(
+  count: number,
+): Promise<({ readonly names: string[] } & AsyncDisposable) | undefined> {
+  const tag = `rayd${Deno.pid % 10_000}`;
+  const ip = async (...args: string[]) => {
+    const { success, stderr } = await new Deno.Command("ip", { args }).output();
+    if (!success) throw new Error(`ip ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+  };
+  const names = Array.from({ length: count }, (_, i) => `${tag}h${i}`);
+  const remove = async () => {
+    for (const name of names) await ip("netns", "del", name).catch(() => {});
+    await ip("link", "del", `${tag}br`).catch(() => {});
+  };
+  try {
+    await ip("link", "add", `${tag}br`, "type", "bridge");
+    await ip("link", "set", `${tag}br`, "up");
+    for (const [i, name] of names.entries()) {
+      await ip("netns", "add", name);
+      await ip("link", "add", `${tag}v${i}`, "type", "veth", "peer", "name", "eth0", "netns", name);
+      await ip("link", "set", `${tag}v${i}`, "master", `${tag}br`, "up");
+      await ip("-n", name, "addr", "add", `10.77.${Deno.pid % 250}.${i + 1}/24`, "dev", "eth0");
+      await ip("-n", name, "link", "set", "eth0", "up");
+      await ip("-n", name, "link", "set", "lo", "up");
+    }
+  } catch (error) {
+    await remove();
+    console.log(`not tested: network namespaces cannot be made here (${(error as Error).message.trim()})`);
+    return undefined;
+  }
+  return { names, [Symbol.asyncDispose]: remove };
+}
+
+Deno.test("hosts with addresses of their own: each program uses its host's node, and silence is noticed", async () => {
+  await using hosts = await makeHosts(3);
+  if (hosts === undefined) return;
+  using directory = project({
+    "main.ts": FUNCTIONS + `
+if (import.meta.main) {
+  await using _ = await init();
+  const far = { resources: { host2: 1 } };
+  const places = await get([where.remote(), where.options(far).remote()]);
+  print("two places", new Set(places).size);
+  const big = filled.options(far).remote(3_000_000, 2);
+  print("bytes over the network", await get(sum.remote(big)));
+  print("nodes", (await nodes()).length);
+  if (Deno.args[0] === "wait") {
+    while ((await nodes()).length === 3) await get(busy.remote(0, 20));
+    print("one is missed", (await nodes()).length);
+    while ((await nodes()).length === 2) await get(busy.remote(0, 20));
+    print("and found again", await get(where.options({ resources: { host1: 1 } }).remote()) !== places[0]);
+  }
+}`,
+  });
+  const address = (i: number) => `10.77.${Deno.pid % 250}.${i + 1}`;
+  const on = (i: number, args: readonly string[], env: Record<string, string>) =>
+    new Running(["netns", "exec", hosts.names[i]!, RAYD, ...args], {
+      executable: "ip",
+      env,
+      cwd: directory.path,
+    });
+  const env: Record<string, string> = { HOME: directory.path };
+  const options = (
+    i: number,
+  ) => ["--host", address(i), "--insecure-bind", "--cpus", "1", "--store-memory", "128MB"];
+  await using head = on(0, ["head", "--port", "6380", ...options(0)], env);
+  await head.printed("The token is in");
+  env.RAYD_ADDRESS = `${address(0)}:6380`;
+  await using worker1 = on(1, ["worker", "--resources", "host1=1", ...options(1)], env);
+  await worker1.printed("has joined");
+  await using worker2 = on(2, ["worker", "--resources", "host2=1", ...options(2)], env);
+  await worker2.printed("has joined");
+  await using fromHost1 = on(1, ["run", "main.ts"], env);
+  assertEquals((await fromHost1.ended()).code, 0, fromHost1.stderr);
+  assertEquals(parse(fromHost1.stdout), { "two places": 2, "bytes over the network": 6_000_000, "nodes": 3 });
+  await using waiting = on(0, ["run", "main.ts", "wait"], env);
+  await waiting.printed("nodes:");
+  const link = async (state: string) => {
+    await new Deno.Command("ip", { args: ["-n", hosts.names[1]!, "link", "set", "eth0", state] }).output();
+  };
+  await link("down");
+  await waiting.printed("one is missed");
+  await link("up");
+  assertEquals((await waiting.ended()).code, 0, waiting.stderr);
+  assertEquals(parse(waiting.stdout)["and found again"], true);
 });
