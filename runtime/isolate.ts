@@ -26,10 +26,15 @@ export async function runIsolate(config: IsolateConfig): Promise<void> {
   if (config.args !== undefined) {
     Object.defineProperty(Deno, "args", { value: config.args, configurable: true });
   }
-  const [conn, store] = [
-    await Deno.connect({ transport: "unix", path: config.socket }),
-    ObjectStore.open(config.library, config.storePath),
-  ];
+  let conn: Deno.UnixConn, store: ObjectStore;
+  try {
+    conn = await Deno.connect({ transport: "unix", path: config.socket });
+    store = ObjectStore.open(config.library, config.storePath);
+  } catch (error) {
+    // Its node may be gone already, and then nobody wants to hear of it.
+    if (config.claims === undefined && error instanceof Deno.errors.ConnectionRefused) Deno.exit(0);
+    throw error;
+  }
   if (config.claims === undefined) store.dieWithParent(config.parent);
   const client = new Client({
     role: "isolate",

@@ -5,6 +5,7 @@
  */
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { killHeads } from "../chaos/gcs_kill.ts";
 import { project, RAYD, rayd, raydOutput, Running } from "./rayd.ts";
 
 const FUNCTIONS = `
@@ -390,4 +391,15 @@ if (import.meta.main) {
   await link("up");
   assertEquals((await waiting.ended()).code, 0, waiting.stderr);
   assertEquals(parse(waiting.stdout)["and found again"], true);
+});
+
+Deno.test("what clients of the control store see is linearizable, though its head is killed again and again", async () => {
+  let state = Date.now() | 0;
+  console.log(`seed ${state}`);
+  const random = () => {
+    state = Math.imul(state ^ state >>> 15, 0x2c1b3c6d) + 0x9e3779b9 | 0;
+    return (state >>> 0) / 2 ** 32;
+  };
+  const { kills, wrong } = await killHeads(8, 4, random);
+  assertEquals({ kills, wrong }, { kills: 8, wrong: [] });
 });
