@@ -83,8 +83,9 @@ export class GcsServer {
     this.#options = options;
     this.#shards = options.storages.map((storage) => new Shard(storage));
     this.#queues = options.storages.map(() => []);
-    // Whoever held a lease when the store went down may be back any moment.
-    for (const client of new Set(this.#shards.flatMap((shard) => shard.leaseholders()))) this.#leave(client);
+    // Whoever was connected when the store went down may be back any moment.
+    const before = this.#shards.flatMap((shard) => [...shard.clients(), ...shard.leaseholders()]);
+    for (const client of new Set(before)) this.#leave(client);
     this.#tick();
   }
 
@@ -187,7 +188,14 @@ export class GcsServer {
       before.client = undefined;
       before.channel.close();
     }
-    const known = before !== undefined || this.#away.has(client);
+    // Before it may ask for anything, it is on disk that it was here: a client that is not known then was given up.
+    const known = this.#shards[0]!.remember(client);
+    try {
+      if (!known) this.#options.storages[0]!.transaction(() => this.#shards[0]!.settle());
+    } catch (error) {
+      this.#failed(0, [], error);
+      return connection.channel.close();
+    }
     this.#away.get(client)?.();
     this.#away.delete(client);
     connection.client = client;

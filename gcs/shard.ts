@@ -141,6 +141,19 @@ export class Shard {
     return [...this.#leases.keys()];
   }
 
+  /** Clients that are remembered. */
+  clients(): TaskId[] {
+    return [...this.#clients.keys()];
+  }
+
+  /** Remembers a client from now on, until it expires. @returns Whether it was remembered before. */
+  remember(client: TaskId): boolean {
+    if (this.#clients.has(client)) return true;
+    this.#clients.set(client, { last: 0, results: new Map() });
+    this.#dirty.add(client);
+    return false;
+  }
+
   /**
    * Applies a command. What it changes can be had with {@link takeChanges}.
    *
