@@ -200,10 +200,12 @@ async function copyFiles(from: string, to: string): Promise<void> {
 }
 
 /**
- * With several isolates and one thread for the engine's helpers, now and then an isolate of Deno 2.6 waits for a helper
+ * `--expose-gc`: programs that store large values collect garbage more cheaply (runtime/collect.ts).
+ *
+ * `--single-threaded-gc`: with several isolates and one thread for the engine's helpers, now and then an isolate of Deno 2.6 waits for a helper
  * for ever, spinning (docs/architecture.md). bin/test gives the same flag to plain Deno.
  */
-const V8_FLAGS = "--single-threaded-gc";
+const V8_FLAGS = "--single-threaded-gc,--expose-gc";
 
 async function compile(deno: string): Promise<void> {
   const entries = Object.keys(ENTRIES).filter((source) => source.includes("/"));
