@@ -329,9 +329,7 @@ export class Client {
     const { settings } = target;
     if (actor !== undefined) scope.calls = true;
     const { packet, contains, dependencies } = this.#packArguments(args);
-    const task = anew
-      ? (scope.ownChildren ??= new ChildIds(scope.task, this.#nextRun())).next()
-      : (scope.children ??= new ChildIds(scope.task)).next();
+    const task = anew ? this.#ownChild(scope) : (scope.children ??= new ChildIds(scope.task)).next();
     const handle = this.#nextHandle++;
     const fn = this.#defineFunction(target.address);
     const settingsIndex = this.#defineSettings(settings);
@@ -371,6 +369,11 @@ export class Client {
     for (const entry of entries) entry.task = settings.name;
     this.#pending.set(handle, entries);
     return entries.map((entry) => this.#makeRef(entry));
+  }
+
+  /** The id of a child of this run of the work alone. */
+  #ownChild(scope: Scope): TaskId {
+    return (scope.ownChildren ??= new ChildIds(scope.task, this.#nextRun())).next();
   }
 
   /** Tells runs of one task apart, wherever they take place. */
@@ -741,13 +744,18 @@ export class Client {
     }
   }
 
-  /** A typed array in the store, to be filled and then put without a copy. */
+  /**
+   * A typed array in the store, to be filled and then put without a copy.
+   *
+   * @param anew It is of this run of the caller alone: a caller that is run again makes another one.
+   */
   async allocateArray<A extends ArrayBufferView>(
     type: {
       new (buffer: ArrayBuffer, byteOffset: number, length: number): A;
       readonly BYTES_PER_ELEMENT: number;
     },
     length: number,
+    anew = false,
   ): Promise<A> {
     this.#check();
     const scope = this.#options.scope();
@@ -758,14 +766,19 @@ export class Client {
         `Cannot allocate ${length} elements: they take ${bytes} bytes, and the whole store has ${this.store.capacity}`,
       );
     }
-    const id = putId(scope.task, scope.puts++);
+    const id = anew ? putId(this.#ownChild(scope), 0) : putId(scope.task, scope.puts++);
     // The packet around the array is written first: what it is packed as does not depend on its elements.
     const packet = pack(new type(new ArrayBuffer(length * type.BYTES_PER_ELEMENT), 0, length));
     let array: A | undefined;
     await this.#withRoom(packet.size, "an allocation", () => {
       const target = this.store.create(id, packet.size);
       if (target === "full") return false;
-      assert(target !== "exists", "an allocation's id is taken");
+      if (target === "exists") {
+        // An earlier run of this task has put it, whole: the first one wins, and what is written now is nobody's.
+        array = new type(new ArrayBuffer(length * type.BYTES_PER_ELEMENT), 0, length);
+        allocations.set(array, { id, size: packet.size, put: true });
+        return true;
+      }
       packet.writeInto(target, () => {});
       const { buffer, byteOffset } = unpack(target, { share: true }) as A;
       if (buffer !== target.buffer) {
@@ -780,9 +793,9 @@ export class Client {
     return array!;
   }
 
-  #sealAllocated(value: object, { id, size }: Allocation): Ref<unknown> {
+  #sealAllocated(value: object, { id, size, put }: Allocation): Ref<unknown> {
     allocations.delete(value);
-    this.store.seal(id);
+    if (put !== true) this.store.seal(id);
     return this.#putOutcome(id, { kind: "stored", size, contains: NO_OBJECTS });
   }
 
@@ -852,11 +865,15 @@ export class Client {
     this.flush();
   }
 
-  /** The value of an object, waited for. @param deadline When to give up, by the clock. */
-  value(entry: Entry, deadline: number): Promise<unknown> {
+  /**
+   * The value of an object, waited for.
+   *
+   * @param deadline When to give up, by the clock. @param reader As of {@link valueNow}.
+   */
+  value(entry: Entry, deadline: number, reader?: Scope): Promise<unknown> {
     return this.holding([entry], async () => {
       for (;;) {
-        const now = this.valueNow(entry);
+        const now = this.valueNow(entry, reader);
         if (now !== undefined) return now.value;
         if (entry.outcome?.kind === "stored") {
           // It is not in memory: it was spilled. Asking brings it back.
@@ -1162,6 +1179,8 @@ export type UnpackShare = (offset: number, byteLength: number) => ArrayBuffer;
 export interface Allocation {
   readonly id: ObjectId;
   readonly size: number;
+  /** It was put before, by an earlier run of the task. */
+  readonly put?: true;
 }
 
 /** All allocations of this isolate that were not put yet. */

@@ -62,6 +62,7 @@ export {
 export { Handle } from "./handle.ts";
 export { ActorPool, type PoolCall } from "./actor_pool.ts";
 export { Barrier } from "./barrier.ts";
+export * as collective from "./collective.ts";
 export { Event } from "./event.ts";
 export { Queue, type QueueOptions } from "./queue.ts";
 export { type AcquireOptions, Lock, type Permit, Semaphore } from "./semaphore.ts";

@@ -405,6 +405,11 @@ export class ObjectStore {
     );
   }
 
+  /** One more buffer over the memory of a view of the store, with a life of its own; the view must outlive it. */
+  alias(view: Uint8Array<ArrayBuffer>): ArrayBuffer {
+    return this.#view(addressOf(view), view.length).buffer;
+  }
+
   /** A checksum (XXH3) of bytes in the store. */
   hash(bytes: Uint8Array<ArrayBuffer>): bigint {
     if (bytes.length === 0) return 0n;

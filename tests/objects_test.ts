@@ -11,6 +11,7 @@ import {
   init,
   ObjectLostError,
   put,
+  Queue,
   RaydError,
   type Ref,
   StoreFullError,
@@ -73,6 +74,13 @@ onNode("a view stays valid when its Ref and its object are gone", async () => {
   const view = await get(await put(bytesOf(7, 8 * MB)));
   for (let i = 0; i < 40; i++) await put(bytesOf(i, 4 * MB));
   assertEquals([view[0], view[8 * MB - 1]], [7, 7]);
+});
+
+onNode("a task that is run again allocates what it has put before: the first value stays", async () => {
+  const kept = new Queue<Ref<Float64Array>>();
+  assertEquals(await get(f.allocatesAndDies.remote(kept)), 1);
+  assertEquals((await get(await kept.get()))[9_999], 1);
+  assertEquals(await kept.size(), 0);
 });
 
 onNode("allocate gives memory that put seals without a copy", async () => {
