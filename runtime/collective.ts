@@ -176,6 +176,8 @@ export class Group implements Disposable {
   /** What the others' buffers are mapped to, and the results'. */
   readonly #inputs = new Map<string, Uint8Array<ArrayBuffer>>();
   readonly #results = new Map<number, Uint8Array<ArrayBuffer>>();
+  /** Buffers that were given back, by result buffer. To the engine each new one is as much memory to collect again. */
+  readonly #spare = new Map<number, ArrayBuffer>();
   /** Result buffers that nobody here can read any more; the group is to be told. */
   readonly #freed: number[] = [];
   readonly #finalizer = new FinalizationRegistry<number>((id) => this.#freed.push(id));
@@ -389,6 +391,7 @@ export class Group implements Disposable {
     this.#scratch = undefined;
     this.#inputs.clear();
     this.#results.clear();
+    this.#spare.clear();
   }
 
   // --- Rounds -------------------------------------------------------------------------------------------------
@@ -434,7 +437,10 @@ export class Group implements Disposable {
       this.name,
       callAnew(this.#hub, "meet", [this.#generation, this.rank, offer, this.#timeoutMs]),
     );
-    for (const id of met.dropped) this.#results.delete(id);
+    for (const id of met.dropped) {
+      this.#results.delete(id);
+      this.#spare.delete(id);
+    }
     return met;
   }
 
@@ -461,7 +467,8 @@ export class Group implements Disposable {
 
   /** What the user gets of a result; when it is not used any more, the group is told. */
   #shared<T extends object>({ id, memory }: Result, view: (buffer: ArrayBuffer) => T): Shared<T> {
-    const buffer = currentClient().store.alias(memory);
+    const buffer = this.#spare.get(id) ?? currentClient().store.alias(memory);
+    this.#spare.delete(id);
     mappings.set(buffer, memory);
     this.#finalizer.register(buffer, id, buffer);
     let freed = false;
@@ -470,6 +477,7 @@ export class Group implements Disposable {
       freed = true;
       this.#finalizer.unregister(buffer);
       this.#freed.push(id);
+      if (this.#results.has(id)) this.#spare.set(id, buffer);
     };
     return Object.defineProperty(view(buffer), Symbol.dispose, { value: free }) as Shared<T>;
   }
