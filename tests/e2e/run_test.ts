@@ -331,6 +331,17 @@ Deno.test("counting words on all cores gives what a plain count does, whatever t
   assertEquals(await count(), await count("--plain"));
 });
 
+Deno.test("a parameter server learns, in step and out of step", async () => {
+  const example = new URL("../../examples/parameter_server.ts", import.meta.url).pathname;
+  const text = await raydOutput(["run", example, "80"]);
+  for (const way of ["synchronous", "asynchronous"]) {
+    const [, from, to] = new RegExp(`^${way}: loss ([0-9.]+) to ([0-9.]+)`, "m").exec(text)!;
+    assert(Number(from) > 1 && Number(to) < 0.5, text);
+  }
+  const right = [...text.matchAll(/^([0-9]+) of 30 flowers/gm)].map(([, count]) => Number(count));
+  assert(right.length === 2 && right.every((count) => count >= 24), text);
+});
+
 Deno.test("queues and locks are rayd's own, whatever the bundle", async () => {
   using directory = project({
     "main.ts": `import { get, Lock, Queue } from "rayd";
