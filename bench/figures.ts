@@ -12,7 +12,7 @@ export interface Figure {
   readonly unit: string;
   readonly better: "higher" | "lower";
   /** Figures of one group are measured by one process, one after the other; groups do not disturb each other. */
-  readonly group: "micro" | "million" | "idle";
+  readonly group: "micro" | "million" | "idle" | "actors" | "actors_idle";
 }
 
 /** Tasks that figure "million" queues, unless `--tasks` says otherwise. */
@@ -36,6 +36,45 @@ export const FIGURES: readonly Figure[] = [
   { name: "million", title: "tasks queued, then drained", unit: "s", better: "lower", group: "million" },
   { name: "million_peak", title: "peak memory of that", unit: "MB", better: "lower", group: "million" },
   { name: "idle", title: "idle memory, 8 workers", unit: "MB", better: "lower", group: "idle" },
+  {
+    name: "actor_sync",
+    title: "actor calls, one at a time",
+    unit: "calls/s",
+    better: "higher",
+    group: "actors",
+  },
+  {
+    name: "actor_async",
+    title: "actor calls, 1,000 at a time",
+    unit: "calls/s",
+    better: "higher",
+    group: "actors",
+  },
+  { name: "actor_durable", title: "the same, durable", unit: "calls/s", better: "higher", group: "actors" },
+  {
+    name: "actor_interleaved",
+    title: "the same, interleaved",
+    unit: "calls/s",
+    better: "higher",
+    group: "actors",
+  },
+  {
+    name: "actor_many",
+    title: "tasks that call actors, n:n",
+    unit: "calls/s",
+    better: "higher",
+    group: "actors",
+  },
+  { name: "actor_1mb", title: "actor calls with 1 MB", unit: "calls/s", better: "higher", group: "actors" },
+  { name: "actors_20", title: "20 actors created and called", unit: "s", better: "lower", group: "actors" },
+  {
+    name: "actors_light",
+    title: "the same, in shared isolates",
+    unit: "s",
+    better: "lower",
+    group: "actors",
+  },
+  { name: "actors_22", title: "memory with 22 actors", unit: "MB", better: "lower", group: "actors_idle" },
 ];
 
 /** What the harness asks of a program that measures: one JSON argument. */

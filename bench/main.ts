@@ -90,7 +90,7 @@ async function main(): Promise<void> {
     `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGb} GB, ${machine.kernel}; deno ${machine.deno}, V8 ${machine.v8}`,
   );
   const runs: Run[] = [];
-  for (const group of ["micro", "million", "idle"] as const) {
+  for (const group of ["micro", "million", "idle", "actors", "actors_idle"] as const) {
     const asked = figures.filter((figure) => figure.group === group).map(({ name }) => name);
     if (asked.length === 0) continue;
     for (let round = 1; round <= options.rounds; round++) {

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { get, init, put, type Ref, remote, VERSION, wait } from "rayd";
+import { actor, type ActorHandle, get, init, kill, put, type Ref, remote, VERSION, wait } from "rayd";
 import type { Assignment, Line } from "./figures.ts";
 import { treeMemory } from "./machine.ts";
 
@@ -45,6 +45,31 @@ export const megabyte = remote(function megabyte(): Uint8Array {
 export const sleep = remote(async function sleep(ms: number): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, ms));
 });
+
+class SmallActor {
+  small(): string {
+    return "ok";
+  }
+  async smallAsync(): Promise<string> {
+    return await Promise.resolve("ok");
+  }
+  length(bytes: Uint8Array): number {
+    return bytes.length;
+  }
+}
+
+export const Small = actor(SmallActor, { module: import.meta.url });
+
+/** Ray's own microbenchmark's n:n: tasks that call all of some actors in turn. */
+export const callAll = remote(
+  async function callAll(actors: readonly ActorHandle<SmallActor>[], calls: number): Promise<number> {
+    const refs: Ref<string>[] = [];
+    for (let i = 0; i < calls; i++) refs.push(actors[i % actors.length]!.small.remote());
+    return (await get(refs)).length;
+  },
+);
+
+const ACTOR_TASKS = 4;
 
 async function main(assignment: Assignment): Promise<void> {
   print({ versions: { rayd: VERSION, deno: Deno.version.deno } });
@@ -128,6 +153,52 @@ const MEASURES: readonly (readonly [
     const ref = await put(source);
     report("get_100mb", 1e6 / await rate(seconds / 2, () => get(ref)));
   }],
+  [["actor_sync"], async (report, { seconds }) => {
+    using actor = Small.remote();
+    report("actor_sync", await rate(seconds, () => get(actor.small.remote())));
+  }],
+  [["actor_async"], async (report, { seconds }) => {
+    using actor = Small.options({ durable: false }).remote();
+    report("actor_async", 1000 * await rate(seconds, () => get(thousand(() => actor.small.remote()))));
+  }],
+  [["actor_durable"], async (report, { seconds }) => {
+    using actor = Small.remote();
+    report("actor_durable", 1000 * await rate(seconds, () => get(thousand(() => actor.small.remote()))));
+  }],
+  [["actor_interleaved"], async (report, { seconds }) => {
+    using actor = Small.options({ concurrency: 1000 }).remote();
+    const perSecond = await rate(seconds, () => get(thousand(() => actor.smallAsync.remote())));
+    report("actor_interleaved", 1000 * perSecond);
+  }],
+  [["actor_many"], async (report, { seconds, cpus }) => {
+    const actors = Array.from({ length: cpus }, () => Small.options({ durable: false }).remote());
+    const perSecond = await rate(seconds, async () => {
+      await get(Array.from({ length: ACTOR_TASKS }, () => callAll.remote(actors, 1000)));
+    });
+    report("actor_many", 1000 * ACTOR_TASKS * perSecond);
+    for (const actor of actors) kill(actor);
+  }],
+  [["actor_1mb"], async (report, { seconds }) => {
+    using actor = Small.options({ durable: false }).remote();
+    const argument = new Uint8Array(RESULT_BYTES);
+    report("actor_1mb", await rate(seconds, () => get(actor.length.remote(argument))));
+  }],
+  [["actors_20", "actors_light"], async (report) => {
+    for (const [figure, isolate] of [["actors_20", "own"], ["actors_light", "shared"]] as const) {
+      const began = performance.now();
+      const actors = Array.from({ length: 20 }, () => Small.options({ isolate }).remote());
+      await get(actors.map((actor) => actor.small.remote()));
+      report(figure, (performance.now() - began) / 1000);
+      for (const actor of actors) kill(actor);
+    }
+  }],
+  [["actors_22"], async (report) => {
+    const actors = Array.from({ length: 22 }, () => Small.remote());
+    await get(actors.map((actor) => actor.small.remote()));
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    report("actors_22", treeMemory(Deno.pid).now);
+    for (const actor of actors) kill(actor);
+  }],
   [["task_1mb"], async (report, { seconds }) => {
     report("task_1mb", await rate(seconds, () => get(megabyte.remote())));
   }],
@@ -162,6 +233,10 @@ async function repeat(seconds: number, run: () => unknown): Promise<number> {
     passed = (performance.now() - started) / 1000;
   } while (passed < seconds);
   return runs / passed;
+}
+
+function thousand(call: () => Ref<string>): Ref<string>[] {
+  return Array.from({ length: 1000 }, call);
 }
 
 function print(line: Line): void {

@@ -61,6 +61,29 @@ def sleep(seconds):
     time.sleep(seconds)
 
 
+@ray.remote(num_cpus=0)
+class Small:
+    def small(self):
+        return "ok"
+
+    def length(self, array):
+        return len(array)
+
+
+@ray.remote(num_cpus=0)
+class AsyncSmall:
+    async def small(self):
+        return "ok"
+
+
+ACTOR_TASKS = 4
+
+
+@ray.remote
+def call_all(actors, calls):
+    return len(ray.get([actors[i % len(actors)].small.remote() for i in range(calls)]))
+
+
 def main(temporary):
     asked = assignment()
     figures, seconds = asked["figures"], asked["seconds"]
@@ -142,7 +165,51 @@ def main(temporary):
         time.sleep(2)
         report("idle", tree_memory(os.getpid())[0])
 
+    def actor_sync(report):
+        actor = Small.remote()
+        report("actor_sync", rate(seconds, lambda: ray.get(actor.small.remote())))
+
+    def actor_async(report):
+        actor = Small.remote()
+        report("actor_async", 1000 * rate(seconds, lambda: ray.get([actor.small.remote() for _ in range(1000)])))
+
+    def actor_interleaved(report):
+        actor = AsyncSmall.remote()
+        report("actor_interleaved", 1000 * rate(seconds, lambda: ray.get([actor.small.remote() for _ in range(1000)])))
+
+    def actor_many(report):
+        actors = [Small.remote() for _ in range(asked["cpus"])]
+
+        def run():
+            ray.get([call_all.remote(actors, 1000) for _ in range(ACTOR_TASKS)])
+
+        report("actor_many", 1000 * ACTOR_TASKS * rate(seconds, run))
+
+    def actor_1mb(report):
+        actor = Small.remote()
+        argument = np.zeros(RESULT_BYTES, dtype=np.uint8)
+        report("actor_1mb", rate(seconds, lambda: ray.get(actor.length.remote(argument))))
+
+    def actors_20(report):
+        began = time.perf_counter()
+        actors = [Small.remote() for _ in range(20)]
+        ray.get([actor.small.remote() for actor in actors])
+        report("actors_20", time.perf_counter() - began)
+
+    def actors_22(report):
+        actors = [Small.remote() for _ in range(22)]
+        ray.get([actor.small.remote() for actor in actors])
+        time.sleep(2)
+        report("actors_22", tree_memory(os.getpid())[0])
+
     measures = [
+        (["actor_sync"], actor_sync),
+        (["actor_async"], actor_async),
+        (["actor_interleaved"], actor_interleaved),
+        (["actor_many"], actor_many),
+        (["actor_1mb"], actor_1mb),
+        (["actors_20"], actors_20),
+        (["actors_22"], actors_22),
         (["tasks_async"], tasks_async),
         (["tasks_sync"], tasks_sync),
         (["fib"], fib_8),
