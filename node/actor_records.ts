@@ -43,6 +43,11 @@ export class CallRecord extends TaskRecord implements TableCall {
     const { args } = message;
     this.logBytes = ACTOR_LOG_CALL_BYTES + (args.kind === "inline" ? args.bytes.length : 0);
   }
+
+  /** Whether it is the creation of an actor that outlives its program. */
+  get createsDetached(): boolean {
+    return this.actor.creation === this && this.actor.settings.detached;
+  }
 }
 
 /** One actor of this node. */

@@ -1592,6 +1592,7 @@ export class NodeServer {
       this.#drivers.delete(client.job);
       for (const task of [...this.#tasks.values()]) {
         if (task.job !== client.job || task.finished) continue;
+        if (task instanceof CallRecord && task.createsDetached) continue;
         this.#stop(
           task,
           new TaskCancelledError(`The program that submitted task ${hex(task.id)} ended`),

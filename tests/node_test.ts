@@ -5,6 +5,7 @@
  */
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { creationSettings, parseActorOptions } from "../core/actor_options.ts";
 import { systemClock } from "../core/clock.ts";
 import type { TaskId } from "../core/ids.ts";
 import { type FromNode, PROTOCOL_VERSION, type ToNode } from "../core/messages.ts";
@@ -21,8 +22,8 @@ import { until } from "./fixtures/files.ts";
 const TOKEN = "a".repeat(64);
 const id = (text: string) => text.padEnd(16, "-").slice(0, 16) as TaskId;
 
-/** A node whose isolates all fail to start, and how often it tried. */
-function brokenNode(): { node: NodeServer; logged: string[] } & Disposable {
+/** A node whose isolates all fail to start, or with `silent` are never heard of, and what it logged. */
+function brokenNode(silent = false): { node: NodeServer; logged: string[] } & Disposable {
   const logged: string[] = [];
   const node = new NodeServer({
     id: id("node"),
@@ -32,7 +33,7 @@ function brokenNode(): { node: NodeServer; logged: string[] } & Disposable {
     clock: systemClock,
     isolates: {
       start: (_number, exited) => {
-        queueMicrotask(() => exited("it has no code"));
+        if (!silent) queueMicrotask(() => exited("it has no code"));
         return { claims: new Int32Array(256), terminate: () => {} };
       },
     },
@@ -104,6 +105,44 @@ Deno.test("NodeServer fails every task, early and late, when isolates do not sta
     assertEquals(code, "WORKER_CRASHED");
     assertStringIncludes(text, "isolates in a row did not start");
   }
+});
+
+Deno.test("NodeServer ends a program's actors with it, but for those that are detached", async () => {
+  using silent = brokenNode(true);
+  const first = connect(silent.node), second = connect(silent.node);
+  first.channel.send(hello());
+  second.channel.send(hello({ job: id("other") }));
+  const settings = { load: "x:", module: "x:", name: "Kept" };
+  first.channel.send({ type: "defineFunction", index: 0, address: settings });
+  first.channel.send({ type: "defineSettings", index: 0, settings: creationSettings("Kept") });
+  for (const [index, detached] of [true, false].entries()) {
+    const actor = parseActorOptions({ name: detached ? "kept" : "gone", detached }, "Kept", false);
+    first.channel.send({ type: "defineActor", index, settings: actor });
+    first.channel.send({
+      type: "createActor",
+      handle: index,
+      task: id(`actor${index}`),
+      parent: id("job"),
+      fn: 0,
+      settings: 0,
+      actor: index,
+      dependencies: [],
+      args: { kind: "inline", bytes: pack([]).toBytes(), contains: [] },
+    });
+  }
+  await until("both are there", () => silent.node.stats().actors === 2);
+  first.channel.close();
+  await until("one has ended", () => silent.node.stats().actors === 1);
+  const find = (request: number, name: string) =>
+    second.channel.send({ type: "findActor", request, namespace: "default", name });
+  find(1, "kept");
+  find(2, "gone");
+  const answers = () =>
+    second.received.flatMap((message) => message.type === "answer" ? [unpack(message.body)] : []);
+  await until("both were looked for", () => answers().length === 2);
+  assertEquals([(answers()[0] as { name: string }).name, answers()[1]], ["Kept", null]);
+  second.channel.send({ type: "killActor", actor: id("actor0"), restart: false });
+  await until("it is ended by kill", () => silent.node.stats().actors === 0);
 });
 
 Deno.test("NodeServer refuses a wrong token, another version, and talk before hello", async () => {
