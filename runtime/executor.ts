@@ -212,8 +212,8 @@ const RECENT_OUTCOMES = 128;
 /** Objects that a waiting call tells its node of, for circles to be found. */
 const WAITS_TOLD_MAX = 64;
 
-/** How long an isolate must have been idle before it tidies up. */
-const REST_MS = 100;
+/** How long an isolate must have been idle before it tidies up; if it never is for so long, it does so after the other. */
+const REST_MS = 100, REST_MS_MAX = 5_000;
 
 /** Runs what the node sends to this isolate. */
 export class Executor {
@@ -237,6 +237,8 @@ export class Executor {
   /** Running and not suspended. */
   #active = 0;
   #flushedAt = 0;
+  /** When the last execution began. */
+  #startedAt = 0;
   #draining = false;
   #resting = false;
 
@@ -316,14 +318,24 @@ export class Executor {
     if (this.#running.size === 0) this.#rest();
   }
 
-  /** With nothing to do: what finished tasks have read is let go of, which no garbage collector would see to. */
+  /**
+   * With nothing to do: what finished tasks have read is let go of, which no garbage collector would see to. Looking for
+   * it takes as long as hundreds of short calls, so where those keep coming, it is rarely done.
+   */
   #rest(): void {
     if (this.#resting || this.#client.store.pinnedViews === 0) return;
     this.#resting = true;
-    this.#clock.after(REST_MS, () => {
+    const busySince = this.#clock.now();
+    const rest = () => {
+      const now = this.#clock.now();
+      if (this.#running.size === 0 && now - this.#startedAt < REST_MS && now - busySince < REST_MS_MAX) {
+        this.#clock.after(REST_MS, rest);
+        return;
+      }
       this.#resting = false;
       if (this.#running.size === 0) collectGarbage(this.#clock);
-    });
+    };
+    this.#clock.after(REST_MS, rest);
   }
 
   /** The node is told that an execution waits; its place goes to another one. */
@@ -350,7 +362,7 @@ export class Executor {
     const now = this.#clock.now();
     if (now - this.#flushedAt > RESULT_DELAY_MS) this.#flush(now);
     const execution = new Execution(this, message, this.#settings.get(message.settings)!);
-    execution.started = now;
+    execution.started = this.#startedAt = now;
     this.#running.set(message.handle, execution);
     this.#active++;
     const fn = this.#functions.get(message.fn);
@@ -376,7 +388,7 @@ export class Executor {
     const now = this.#clock.now();
     if (now - this.#flushedAt > RESULT_DELAY_MS) this.#flush(now);
     const execution = new Execution(this, message, settings, hosted);
-    execution.started = now;
+    execution.started = this.#startedAt = now;
     this.#running.set(message.handle, execution);
     try {
       const args = this.#argumentsNow(execution);
