@@ -79,6 +79,9 @@ export const ISOLATE_START_MS_MAX = 30_000;
 /** How long `init` waits for the embedded node. */
 export const NODE_START_MS_MAX = 30_000;
 
+/** Tasks that a node remembers so that what they made can be made again. */
+export const LINEAGE_TASKS_MAX = 200_000;
+
 /** Objects are fetched from other nodes in ranges of this size, each over a connection of its own. */
 export const PULL_RANGE_BYTES = 32 * 1024 * 1024;
 

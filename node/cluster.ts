@@ -16,18 +16,12 @@
  */
 
 import type { ActorSettings } from "../core/actor_options.ts";
-import {
-  ActorUnavailableError,
-  ObjectLostError,
-  type RaydError,
-  WorkerCrashedError,
-} from "../core/errors.ts";
+import { ActorUnavailableError, type RaydError, WorkerCrashedError } from "../core/errors.ts";
 import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
 import { showDemand } from "../core/options.ts";
 import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
 import type { ResourcePool } from "../scheduler/resources.ts";
-import { packError } from "./outcomes.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
 import { asksOnce, type Client } from "./peers.ts";
 import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
@@ -56,6 +50,8 @@ export interface ClusterServices {
   fail(task: TaskRecord, error: RaydError): void;
   /** An object that was waited for exists. */
   announce(record: ObjectRecord): void;
+  /** Has an object made again whose home is gone; in the end it is announced, if only as lost. */
+  remake(record: ObjectRecord): void;
   /** Whether an object's bytes are in this node's memory or on its disk. */
   isHere(record: ObjectRecord): boolean;
   /** Takes a waiting task from the local scheduler, if there is one that is accepted. */
@@ -165,11 +161,8 @@ export class Cluster {
       if (record.home !== client.id) continue;
       record.home = undefined;
       record.held = false;
-      if (record.outcome !== undefined) continue; // whoever wants it finds out
-      const bytes = packError(
-        new ObjectLostError(`Object ${hex(record.id, true)} is lost: node ${name}, which had it, is gone`),
-      );
-      this.#sealForeign(record, { kind: "error", bytes });
+      // Whoever wants it later finds out.
+      if (record.outcome === undefined && record.asked) this.#node.remake(record);
     }
   }
 
@@ -527,6 +520,11 @@ export class Cluster {
       record = this.#node.directory.addForeign(id, client.id);
       const needless = outcome !== undefined && !refersTo(outcome);
       if (!needless) this.#retain(remote, record);
+    } else if (record.foreign && record.home === undefined && !this.#node.isHere(record)) {
+      // It was lost, and has been made again.
+      record.home = client.id;
+      this.#retain(remote, record);
+      if (record.asked) this.#ask(remote, record);
     }
     this.#node.directory.use(id);
     this.#introduced.push(id);
@@ -554,28 +552,29 @@ export class Cluster {
   }
 
   #sealForeign(record: ObjectRecord, outcome: Outcome): void {
-    const asked = record.asked;
-    record.asked = false;
     if (this.#node.directory.seal(record, outcome)) this.#node.announce(record);
-    if (asked) this.#node.directory.unuse(record.id);
   }
 
   /** Somebody here waits for an object whose outcome a peer knows, or will. */
   want(record: ObjectRecord): void {
-    if (record.home === undefined || record.asked || record.outcome !== undefined || this.#made(record)) {
-      return;
-    }
-    const remote = this.#remotes.get(record.home);
-    if (remote === undefined) return;
-    record.asked = true;
+    if (!record.foreign || record.asked || record.outcome !== undefined) return;
+    record.asked = true; // until it is announced
     this.#node.directory.use(record.id);
+    const remote = record.home === undefined ? undefined : this.#remotes.get(record.home);
+    if (remote === undefined) this.#node.remake(record);
+    else this.#ask(remote, record);
+  }
+
+  #ask(remote: Remote, record: ObjectRecord): void {
     this.#tellHolds(remote);
     this.#node.send(remote.client, { type: "subscribe", objects: [record.id] });
   }
 
-  /** Whether the object is the result of something that this node has given away: it will be told without asking. */
-  #made(record: ObjectRecord): boolean {
-    return record.owner >= 0;
+  /** What a peer had was made here as well: the peer need not keep it for this node any more. */
+  settledHere(record: ObjectRecord): void {
+    this.freed(record);
+    record.home = undefined;
+    record.held = false;
   }
 
   /** An object is not referred to here any more. */

@@ -25,6 +25,8 @@ export interface ObjectRecord {
   outcome: Outcome | undefined;
   /** The client that made it; its count is kept apart because nearly every object has this one holder only. */
   readonly owner: number;
+  /** It was not made here, and nothing here will make it: it has no owner. */
+  readonly foreign: boolean;
   ownerCount: number;
   /** Counts of other clients. */
   others: Map<number, number> | undefined;
@@ -102,6 +104,7 @@ export class ObjectDirectory {
       id,
       outcome: undefined,
       owner,
+      foreign: owner === NOBODY,
       ownerCount: 1,
       others: undefined,
       uses,
@@ -136,6 +139,18 @@ export class ObjectDirectory {
       for (let i = 0; i < outcome.contains.length; i++) this.use(outcome.contains[i]!);
     }
     return true;
+  }
+
+  /** What is known of an object is gone: it will be made again, and sealed anew. */
+  unseal(record: ObjectRecord): void {
+    const { outcome } = record;
+    if (outcome === undefined) return;
+    record.outcome = undefined;
+    record.home = undefined;
+    record.held = false;
+    if (record.owner !== NOBODY) record.uses++;
+    if (outcome.kind === "error") return;
+    for (const id of outcome.contains) this.unuse(id);
   }
 
   /** Drops the hold that production had, if it was here: call it once after `seal`, when all were told. */

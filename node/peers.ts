@@ -49,6 +49,8 @@ export interface Client {
   behalfOfDriver: boolean;
   /** Of a peer: what it says while code is on its way that it refers to. */
   held: FromPeer[] | undefined;
+  /** Undoes the end of its time to show the token. */
+  cancelGreeting: () => void;
   storeClient: number;
   isolate: Isolate | undefined;
   readonly actors: Map<number, ActorSettings>;

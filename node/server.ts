@@ -38,6 +38,7 @@ import {
   GREETING_BYTES_MAX,
   GREETING_MS_MAX,
   ISOLATE_START_MS_MAX,
+  LINEAGE_TASKS_MAX,
   MESSAGE_BYTES_MAX,
   STOP_GRACE_MS,
 } from "../core/limits.ts";
@@ -74,7 +75,8 @@ import { decodeFromPeer, decodeToNode } from "../transport/codec.ts";
 import { ObjectDirectory, type ObjectRecord } from "./directory.ts";
 import { CallRecord } from "./actor_records.ts";
 import { ActorServer, type ActorServices } from "./actor_server.ts";
-import { Cluster } from "./cluster.ts";
+import { Cluster, refersTo } from "./cluster.ts";
+import { Lineage } from "./lineage.ts";
 import { packError } from "./outcomes.ts";
 import type { Client, Isolate, IsolateFactory, Outlet, Residents } from "./peers.ts";
 import { Spiller } from "./spill.ts";
@@ -137,6 +139,8 @@ export interface NodeStats {
 }
 
 const EXECUTIONS_MAX = 1 << 29;
+/** The submitter of a task that runs again for its results alone. */
+const NO_CLIENT = -1;
 const NO_BYTES = new Uint8Array(0);
 const NO_DEPENDENCIES: readonly Dependency[] = Object.freeze([]);
 const FAILED_STARTS_MAX = 5;
@@ -159,6 +163,9 @@ export class NodeServer {
   readonly #cluster: Cluster | undefined;
   /** Objects that are being brought here. */
   readonly #arriving = new Map<ObjectId, Promise<RaydError | undefined>>();
+  /** Told when an object has been made again. */
+  readonly #remade = new Map<ObjectId, (() => void)[]>();
+  readonly #lineage = new Lineage(LINEAGE_TASKS_MAX);
   /** The peers that jobs of other nodes came from. */
   readonly #jobHomes = new Map<TaskId, number>();
   /** How long a task takes here, in milliseconds: an average that forgets. */
@@ -285,6 +292,7 @@ export class NodeServer {
       finish: (task, outcomes) => this.#finish(task, outcomes),
       fail: (task, error) => this.#fail(task, error),
       announce: (record) => this.#announce(record),
+      remake: (record) => this.#remakeForeign(record),
       isHere: (record) => record.spilled !== undefined || this.#store.has(record.id),
       giveAway: (accept) => this.#scheduler.giveAway(accept),
       backlog: () => ({
@@ -376,6 +384,7 @@ export class NodeServer {
       job: this.#options.id,
       behalfOfDriver: false,
       held: undefined,
+      cancelGreeting: () => {},
       storeClient: 0,
       isolate: undefined,
       functions: new Map(),
@@ -385,9 +394,7 @@ export class NodeServer {
     };
     this.#clients.set(client.id, client);
     channel.messageBytesMax = GREETING_BYTES_MAX;
-    this.#clock.after(GREETING_MS_MAX, () => {
-      if (client.role === undefined) channel.close();
-    });
+    client.cancelGreeting = this.#clock.after(GREETING_MS_MAX, () => channel.close());
     return client;
   }
 
@@ -466,9 +473,15 @@ export class NodeServer {
     this.#cluster!.introduced();
   }
 
+  /** Whoever it is has shown the token. */
+  #greeted(client: Client): void {
+    client.cancelGreeting();
+    client.channel.messageBytesMax = MESSAGE_BYTES_MAX;
+  }
+
   #peerUp(client: Client, node: TaskId): void {
     client.role = "peer";
-    client.channel.messageBytesMax = MESSAGE_BYTES_MAX;
+    this.#greeted(client);
     // What it has is known once the control store has told of it.
     const first = this.#cluster!.peerUp(
       client,
@@ -712,7 +725,7 @@ export class NodeServer {
       );
     }
     client.storeClient = hello.storeClient;
-    client.channel.messageBytesMax = MESSAGE_BYTES_MAX;
+    this.#greeted(client);
     if (hello.role === "peer") {
       if (this.#cluster === undefined) return refuse("this node is alone");
       this.#send(client, { type: "welcome", node: this.#options.id });
@@ -1230,6 +1243,93 @@ export class NodeServer {
     }
     this.#actors.answers.finished(task);
     if (!task.argumentsKept) this.#unuse(task);
+    if (this.#cluster !== undefined && !(task instanceof CallRecord)) this.#remember(task, outcomes);
+  }
+
+  /** A task that left something in a store is remembered: it may have to be run again. */
+  #remember(task: TaskRecord, outcomes: readonly Outcome[]): void {
+    if (task.foreign || task.args.kind === "stored" || task.entry.settings.stream) return;
+    const outputs: ObjectId[] = [];
+    outcomes.forEach((outcome, i) => {
+      const id = returnId(task.id, i);
+      if (refersTo(outcome) && this.#directory.get(id) !== undefined) outputs.push(id);
+    });
+    if (outputs.length > 0) this.#lineage.remember(task, outputs);
+  }
+
+  /**
+   * Has an object made again whose bytes are gone.
+   *
+   * @returns Why it cannot be: what is wrong with it, or with what it was made of.
+   */
+  #rebuild(record: ObjectRecord): string | undefined {
+    const id = taskOf(record.id);
+    const entry = this.#lineage.get(id);
+    if (entry === undefined) {
+      return "it is not known how it was made: it was put, or by an actor, or too long ago";
+    }
+    const { task } = entry;
+    const { name } = task.entry.settings;
+    if (entry.rebuilds++ >= Math.max(1, task.retries)) {
+      return `task ${name}, which made it, was run again ${entry.rebuilds - 1} times already`;
+    }
+    for (const dependency of task.dependencies) {
+      if (this.#directory.get(dependency) !== undefined) continue;
+      const why = this.#rerun(dependency);
+      if (why !== undefined) return `task ${name}, which made it, needs ${hex(dependency, true)}, and ${why}`;
+    }
+    this.#options.log("info", `Task ${name} runs again: node and object ${hex(record.id, true)} are gone`);
+    this.#runAgain(entry.task);
+    return undefined;
+  }
+
+  /** Has an object made again that is not known yet, and whose node is gone. */
+  #remakeForeign(record: ObjectRecord): void {
+    const why = this.#tasks.has(taskOf(record.id)) ? undefined : this.#rebuild(record);
+    if (why === undefined) return;
+    const error = new ObjectLostError(
+      `Object ${hex(record.id, true)} is lost with the node that had it, and ${why}`,
+    );
+    if (this.#directory.seal(record, { kind: "error", bytes: packError(error) })) this.#announce(record);
+  }
+
+  /** Runs the task again that made an object of which nothing is known any more. @returns Why it cannot be. */
+  #rerun(id: ObjectId): string | undefined {
+    const entry = this.#lineage.get(taskOf(id));
+    if (entry === undefined) return "that was let go of and cannot be made again";
+    if (this.#tasks.has(entry.task.id)) return undefined;
+    for (const dependency of entry.task.dependencies) {
+      if (this.#directory.get(dependency) !== undefined) continue;
+      const why = this.#rerun(dependency);
+      if (why !== undefined) {
+        return `task ${entry.task.entry.settings.name} needs ${hex(dependency, true)}, and ${why}`;
+      }
+    }
+    this.#runAgain(entry.task);
+    return undefined;
+  }
+
+  #runAgain(before: TaskRecord): void {
+    const { id, parent, dependencies, args, job, fn, entry } = before;
+    const task = new TaskRecord(
+      { handle: 0, task: id, parent, dependencies, args },
+      job,
+      fn,
+      entry,
+      NO_CLIENT,
+    );
+    task.rebuild = true;
+    // What is left of its results is sealed anew; whoever asked for one in the meantime is told then.
+    for (let i = 0; i < entry.settings.returns; i++) {
+      const record = this.#directory.get(returnId(id, i));
+      if (record?.outcome === undefined || this.#isHere(record) || record.home !== undefined) continue;
+      this.#directory.unseal(record);
+      (task.results ??= [])[i] = record;
+    }
+    const missing = this.#admit(task);
+    if (missing === undefined) return;
+    if (missing.length > 0) this.#dependencies.hold(task, missing);
+    else this.#ready(task);
   }
 
   /** Nothing will need what the task refers to any more. */
@@ -1261,16 +1361,37 @@ export class NodeServer {
       }
       return;
     }
+    if (task.rebuild && known === undefined && this.#directory.get(returnId(task.id, index))?.outcome) {
+      // This one of its results was not lost.
+      return this.#dropResult(task, index, outcome);
+    }
     const record = known ?? this.#directory.declare(returnId(task.id, index), task.client);
+    // What another node had, and a task has made here, is this node's own from now on.
+    if (record.foreign && outcome.kind === "stored" && task.remote < 0) this.#cluster?.settledHere(record);
     if (!this.#directory.seal(record, outcome)) {
-      if (task.remote >= 0) return this.#cluster!.dropped(task, index, outcome);
-      return this.#drop(record.id, outcome);
+      // The first one wins, and whoever waits for this one gets that.
+      this.#dropResult(task, index, outcome);
+      if (client !== undefined) {
+        this.#send(client, {
+          type: "result",
+          handle: task.handle,
+          index,
+          kept: true,
+          outcome: record.outcome!,
+        });
+      }
+      return;
     }
     if (task.remote >= 0) this.#cluster!.settled(task, record, outcome);
     if (client !== undefined) {
       this.#send(client, { type: "result", handle: task.handle, index, kept: true, outcome });
-    } else this.#directory.disown(record);
+    } else if (known === undefined || !task.rebuild) this.#directory.disown(record);
     this.#announce(record);
+  }
+
+  #dropResult(task: TaskRecord, index: number, outcome: Outcome): void {
+    if (task.remote >= 0) this.#cluster!.dropped(task, index, outcome);
+    else this.#drop(returnId(task.id, index), outcome);
   }
 
   /** Tells subscribers and waiting tasks that an object exists. */
@@ -1284,9 +1405,17 @@ export class NodeServer {
       }
       record.subscribers = undefined;
     }
+    const remade = this.#remade.get(record.id);
+    if (remade !== undefined) {
+      this.#remade.delete(record.id);
+      for (const resolve of remade) resolve();
+    }
     const ready = this.#dependencies.arrived(record.id);
     for (let i = ready.length - 1; i >= 0; i--) this.#arrived.push(ready[i]!);
+    const { asked } = record;
+    record.asked = false;
     this.#directory.sealed(record);
+    if (asked) this.#directory.unuse(record.id);
     this.#work();
   }
 
@@ -1424,13 +1553,47 @@ export class NodeServer {
     if (record.spilled !== undefined) return this.#spiller.restore(record);
     if (this.#isHere(record)) return Promise.resolve(undefined);
     const { id, outcome, home } = record;
-    const node = home === undefined ? undefined : this.#cluster?.nodeOf(home);
-    if (node === undefined || outcome?.kind !== "stored") return Promise.resolve(lostError(id));
+    if (outcome?.kind !== "stored") return Promise.resolve(lostError(id));
     const known = this.#arriving.get(id);
     if (known !== undefined) return known;
-    const arriving = this.#pull(node, id, outcome.size).finally(() => this.#arriving.delete(id));
+    const node = home === undefined ? undefined : this.#cluster?.nodeOf(home);
+    const arriving =
+      (node === undefined ? this.#remake(record) : this.#pullOrRemake(record, node, outcome.size))
+        .finally(() => this.#arriving.delete(id));
     this.#arriving.set(id, arriving);
     return arriving;
+  }
+
+  async #pullOrRemake(record: ObjectRecord, node: TaskId, size: number): Promise<RaydError | undefined> {
+    const error = await this.#pull(node, record.id, size);
+    if (!(error instanceof ObjectLostError)) return error;
+    // The node may just be found dead; one that lives and does not have it will not have it the next time.
+    return record.home === undefined ? await this.#remake(record) : error;
+  }
+
+  /** Waits until an object has been made again, and is here. @returns Why it is not. */
+  async #remake(record: ObjectRecord): Promise<RaydError | undefined> {
+    const { id } = record;
+    if (this.#closed) return lostError(id);
+    if (!this.#tasks.has(taskOf(id))) {
+      const why = this.#rebuild(record);
+      if (why !== undefined) {
+        return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
+      }
+    }
+    // Of what came inside of another object: the task that puts it again will tell of it.
+    if (record.foreign && record.home === undefined) this.#directory.unseal(record);
+    if (record.outcome === undefined) {
+      await new Promise<void>((resolve) => {
+        const waiting = this.#remade.get(id);
+        if (waiting === undefined) this.#remade.set(id, [resolve]);
+        else waiting.push(resolve);
+        this.#flush();
+      });
+    }
+    this.#arriving.delete(id);
+    // As an error, it is told as an outcome.
+    return record.outcome?.kind === "stored" ? await this.#bring(record) : undefined;
   }
 
   async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
@@ -1468,6 +1631,7 @@ export class NodeServer {
     this.#spiller.freed(record);
     this.#actors.freed(record.id);
     this.#cluster?.freed(record);
+    this.#lineage.freed(record.id);
   }
 
   #collect(): void {
@@ -1572,6 +1736,7 @@ export class NodeServer {
 
   #clientClosed(client: Client, error: RaydError | undefined): void {
     this.#clients.delete(client.id);
+    client.cancelGreeting();
     if (this.#closed) return;
     if (error !== undefined && client.role !== "isolate") {
       this.#options.log(

@@ -84,6 +84,8 @@ export class TaskRecord implements SchedulerTask {
   remoteHandle = -1;
   /** Outcomes that the peer has told of so far. */
   collected: (Outcome | undefined)[] | undefined = undefined;
+  /** It runs again because what it made is gone. */
+  rebuild = false;
   /** It came from another node, and is not passed on again. */
   foreign = false;
   /** Undoes its timeout. */

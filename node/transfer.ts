@@ -106,24 +106,9 @@ export class Transfers {
 
   /** Brings an object from a node into the store. @returns What went wrong. */
   async pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
-    const { store } = this.#node;
-    let target: ReturnType<ObjectStore["create"]>;
     try {
-      while ((target = store.create(id, size)) === "full") {
-        const error = await this.#node.makeRoom(size);
-        if (error !== undefined) return error;
-      }
+      return await this.#pull(node, id, size);
     } catch (error) {
-      return error as RaydError;
-    }
-    if (target === "exists") return undefined;
-    try {
-      await this.#fetch(node, id, target);
-      store.seal(id);
-      this.received += size;
-      return undefined;
-    } catch (error) {
-      store.abort(id);
       return new ObjectLostError(
         `Object ${hex(id, true)} of ${size} bytes could not be brought from node ${hex(node).slice(0, 8)}: ` +
           `${(error as Error).message}`,
@@ -131,60 +116,86 @@ export class Transfers {
     }
   }
 
-  /** Fetches an object's bytes, in ranges over several connections where it is large. */
-  async #fetch(node: TaskId, id: ObjectId, target: Uint8Array): Promise<void> {
-    const ranges: Uint8Array[] = [];
-    const count = Math.max(1, Math.ceil(target.length / PULL_RANGE_BYTES));
-    const each = Math.ceil(target.length / count);
-    for (let i = 0; i < count; i++) {
-      ranges.push(target.subarray(i * each, Math.min((i + 1) * each, target.length)));
-    }
-    let next = 0;
-    const fetchRanges = async () => {
-      let stream = await this.#connect(node);
-      try {
-        while (next < count) {
-          const at = next++;
-          try {
-            await this.#fetchRange(stream, id, at * each, ranges[at]!);
-          } catch (error) {
-            if (!(error instanceof Broken)) throw error;
-            // One more try: the connection may have been an old one that the other side had closed.
-            close(stream);
-            stream = await this.#connect(node, true);
-            await this.#fetchRange(stream, id, at * each, ranges[at]!);
-          }
-        }
-      } catch (error) {
-        close(stream);
-        throw error;
+  async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
+    const { store } = this.#node;
+    const count = Math.max(1, Math.ceil(size / PULL_RANGE_BYTES));
+    const each = Math.ceil(size / count);
+    const rangeOf = (i: number) => ({ offset: i * each, length: Math.min(each, size - i * each) });
+    // The place for it is only taken once the sender has it: meanwhile a task may make the object here.
+    const first = await this.#ask(node, id, rangeOf(0));
+    let target: ReturnType<ObjectStore["create"]>;
+    try {
+      while ((target = store.create(id, size)) === "full") {
+        const error = await this.#node.makeRoom(size);
+        if (error === undefined) continue;
+        close(first.stream);
+        return error;
       }
-      this.#keep(node, stream);
+    } catch (error) {
+      close(first.stream);
+      return error as RaydError;
+    }
+    if (target === "exists") {
+      close(first.stream);
+      return undefined;
+    }
+    const whole = target;
+    let next = 1;
+    const fetchRanges = async (asked: Asked | undefined, index: number) => {
+      for (let i = index; i < count; i = next++) {
+        const { offset, length } = rangeOf(i);
+        const { stream, hash } = asked ?? await this.#ask(node, id, { offset, length });
+        asked = undefined;
+        try {
+          const range = whole.subarray(offset, offset + length) as Uint8Array<ArrayBuffer>;
+          if (length > 0 && !await readAll(stream, range)) throw new Error("the connection was closed");
+          if (store.hash(range) !== hash) throw new Error("it arrived damaged");
+        } catch (error) {
+          close(stream);
+          throw error;
+        }
+        this.#keep(node, stream);
+      }
     };
-    const lanes = Array.from({ length: Math.min(PULL_CONNECTIONS_MAX, count) }, fetchRanges);
+    const lanes = [fetchRanges(first, 0)];
+    while (lanes.length < Math.min(PULL_CONNECTIONS_MAX, count)) lanes.push(fetchRanges(undefined, next++));
     // All must have stopped writing before the memory is given back.
     const failed = (await Promise.allSettled(lanes)).find((result) => result.status === "rejected");
-    if (failed !== undefined) throw failed.reason;
+    if (failed !== undefined) {
+      store.abort(id);
+      throw failed.reason;
+    }
+    store.seal(id);
+    this.received += size;
+    return undefined;
   }
 
-  async #fetchRange(stream: ByteStream, id: ObjectId, offset: number, range: Uint8Array): Promise<void> {
+  /** Asks for a range, and waits until the sender has it. */
+  async #ask(
+    node: TaskId,
+    id: ObjectId,
+    { offset, length }: { readonly offset: number; readonly length: number },
+  ): Promise<Asked> {
     const request = new Uint8Array(REQUEST_BYTES);
     writeObjectId(id, request, 0);
     const numbers = new DataView(request.buffer);
     numbers.setFloat64(OBJECT_ID_BYTES, offset, true);
-    numbers.setFloat64(OBJECT_ID_BYTES + 8, range.length, true);
+    numbers.setFloat64(OBJECT_ID_BYTES + 8, length, true);
     const answer = new Uint8Array(ANSWER_BYTES);
-    try {
-      await writeAll(stream, request);
-      if (!await readAll(stream, answer)) throw new Error("the connection was closed");
-      if (answer[0] === FOUND && !await readAll(stream, range)) throw new Error("the connection was closed");
-    } catch (error) {
-      throw new Broken((error as Error).message);
-    }
-    if (answer[0] !== FOUND) throw new Error("it is not there any more");
-    const expected = new DataView(answer.buffer).getBigUint64(8, true);
-    if (this.#node.store.hash(range as Uint8Array<ArrayBuffer>) !== expected) {
-      throw new Broken("it arrived damaged");
+    for (let again = false;; again = true) {
+      const stream = await this.#connect(node, again);
+      try {
+        await writeAll(stream, request);
+        if (!await readAll(stream, answer)) throw new Error("the connection was closed");
+      } catch (error) {
+        close(stream);
+        // One more try: a connection that was kept may have been closed by the other side.
+        if (again) throw error;
+        continue;
+      }
+      if (answer[0] === FOUND) return { stream, hash: new DataView(answer.buffer).getBigUint64(8, true) };
+      this.#keep(node, stream);
+      throw new Error("it is not there any more");
     }
   }
 
@@ -217,8 +228,11 @@ export class Transfers {
   }
 }
 
-/** A connection broke, or brought what was not sent: another one may do better. */
-class Broken extends Error {}
+/** A range that the sender is about to send. */
+interface Asked {
+  readonly stream: ByteStream;
+  readonly hash: bigint;
+}
 
 /** Fills `into`. @returns Whether the stream had that much; `false` only if it had nothing more at all. */
 async function readAll(stream: ByteStream, into: Uint8Array): Promise<boolean> {

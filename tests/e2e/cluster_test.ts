@@ -214,6 +214,51 @@ if (import.meta.main) {
   assertEquals(parse(run.stdout), { "under way": 40, "all in order": true, "nodes left": 2 });
 });
 
+Deno.test("objects that die with a worker are made again, and what they were made of, when they are needed", async () => {
+  await using cluster = await TestCluster.start(
+    `
+export const doubled = remote(function doubled(a: Float64Array) { return a.map((x) => 2 * x); });
+if (import.meta.main) {
+  await using _ = await init();
+  const far = { resources: { far: 1 } };
+  const refs = Array.from({ length: 6 }, (_, i) => filled.options(far).remote(20_000, i));
+  // Each of the objects in between is let go of: it exists only as long as its reader has not run.
+  const chains = refs.map((ref) => doubled.options(far).remote(doubled.options(far).remote(ref)));
+  const box = boxed.options(far).remote();
+  const inner = (await get(box)).inner;
+  await wait([...refs, ...chains], { count: 12 });
+  print("ready", true);
+  while ((await nodes()).length === 2) await get(busy.remote(0, 5));
+  const lost = await get(refs[0]!, { timeout: 300 }).catch((e) => e.code);
+  print("nobody can make it now", lost);
+  while ((await nodes()).length === 1) await get(busy.remote(0, 5));
+  print("made again", (await get(refs)).map((a) => a[7]));
+  print("and what was made of it", (await get(chains)).map((a) => a[7]));
+  print("many ask for one", await get(Array.from({ length: 8 }, () => sum.remote(refs[5]!))));
+  print("inside of another", (await get(inner)).length);
+  const put1 = await put(new Float64Array(20_000).fill(1));
+  print("from what was put here", (await get(doubled.options(far).remote(put1)))[0]);
+}`,
+    ["--cpus", "2"],
+    ["--cpus", "2", "--resources", "far=8"],
+  );
+  await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
+  await run.printed("ready");
+  await cluster.nodes[1]!.kill("SIGKILL");
+  await run.printed("nobody");
+  await cluster.worker(["--cpus", "2", "--resources", "far=8"]);
+  assertEquals((await run.ended()).code, 0, run.stderr);
+  assertEquals(parse(run.stdout), {
+    "ready": true,
+    "nobody can make it now": "GET_TIMEOUT",
+    "made again": [0, 1, 2, 3, 4, 5],
+    "and what was made of it": [0, 4, 8, 12, 16, 20],
+    "many ask for one": Array.from({ length: 8 }, () => 100_000),
+    "inside of another": 9000,
+    "from what was put here": 2,
+  });
+});
+
 Deno.test("a head that is killed and started again on its directory finds its workers again, which have gone on", async () => {
   await using cluster = await TestCluster.start(
     `
