@@ -154,7 +154,7 @@ const MEASURES: readonly (readonly [
     report("get_100mb", 1e6 / await rate(seconds / 2, () => get(ref)));
   }],
   [["actor_sync"], async (report, { seconds }) => {
-    using actor = Small.remote();
+    using actor = Small.options({ durable: false }).remote();
     report("actor_sync", await rate(seconds, () => get(actor.small.remote())));
   }],
   [["actor_async"], async (report, { seconds }) => {

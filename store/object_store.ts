@@ -99,6 +99,8 @@ export class ObjectStore {
   /** What this isolate pins, by object. */
   readonly #live = new Map<ObjectId, Pin>();
   #pinnedBytes = 0;
+  /** Views of memory that was used lately, by address. */
+  readonly #views = new Map<bigint, Uint8Array<ArrayBuffer>>();
   #closing = false;
   #closed = false;
 
@@ -190,7 +192,7 @@ export class ObjectStore {
       );
     }
     check(this.#lib, status, `Cannot create object ${hex(id, true)}`);
-    return this.#view(this.#out[0]!, size);
+    return this.#usualView(this.#out[0]!, size);
   }
 
   /** Makes an object immutable and visible to all, and drops the creator's pin. */
@@ -230,7 +232,7 @@ export class ObjectStore {
     const pin: Pin = {
       id,
       address,
-      bytes: this.#view(address, Number(out[1]!)),
+      bytes: this.#usualView(address, Number(out[1]!)),
       buffers: new Map(),
       holds: 0,
     };
@@ -483,6 +485,7 @@ export class ObjectStore {
   #closeNow(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#views.clear();
     this.#lib.rs_client_release(this.#handle, this.client);
     this.#lib.rs_store_close(this.#handle);
     this.#library.close();
@@ -502,6 +505,22 @@ export class ObjectStore {
     return this.#key;
   }
 
+  /**
+   * A view for the library's own use. Memory is used again, and a view of it too: to the engine each new one is as much
+   * memory, for which it soon looks for garbage.
+   */
+  #usualView(address: bigint, size: number): Uint8Array<ArrayBuffer> {
+    const known = this.#views.get(address);
+    if (known?.length === size) return known;
+    const view = this.#view(address, size);
+    if (size >= VIEW_KEPT_BYTES_MIN) {
+      this.#views.delete(address);
+      this.#views.set(address, view);
+      if (this.#views.size > VIEWS_KEPT_MAX) this.#views.delete(this.#views.keys().next().value!);
+    }
+    return view;
+  }
+
   #view(address: bigint, size: number): Uint8Array<ArrayBuffer> {
     if (size === 0) return EMPTY.slice();
     const pointer = Deno.UnsafePointer.create(address);
@@ -514,6 +533,10 @@ function addressOf(array: ReducibleArray): bigint {
   const pointer = Deno.UnsafePointer.of(array as ReducibleArray & ArrayBufferView<ArrayBuffer>);
   return Deno.UnsafePointer.value(pointer) as bigint;
 }
+
+/** Views from this size on are kept, and so many of them. */
+const VIEW_KEPT_BYTES_MIN = 64 * 1024;
+const VIEWS_KEPT_MAX = 64;
 
 /** Copies from this size on are left to the library. */
 const COPY_NATIVE_MIN = 64 * 1024;
