@@ -118,7 +118,7 @@ async function declarations(): Promise<void> {
 /** Transpiled alone, a method with a computed name is declared a second time, as a property: takes that out again. */
 function withoutDoubles(text: string): string {
   return text.replaceAll(
-    /^ *\/\*\*(?:(?!\*\/)[^])*?\*\/\n *(\[Symbol\.\w+\]): \(\) => [^\n]*;\n/gm,
+    /^(?: *\/\*\*(?:(?!\*\/)[^])*?\*\/\n)? *(\[Symbol\.\w+\]): \(\) => [^\n]*;\n/gm,
     (property, name) => {
       return text.includes(`${name}(`) ? "" : property;
     },
