@@ -237,9 +237,12 @@ export class Group implements Disposable {
    * @throws {CollectiveBrokenError} If a member is gone, or does not come in time.
    * @throws {StoreFullError} If there is no room.
    */
-  allReduce<A extends ReducibleArray>(array: A, options: { op?: ReduceOp } = {}): Promise<Shared<A>> {
+  async allReduce<A extends ReducibleArray>(array: A, options: { op?: ReduceOp } = {}): Promise<Shared<A>> {
     const op = opOf(options, "allReduce", array);
-    return this.#call(`allReduce ${op} of ${describe(array)}`, (call) => this.#reduceAll(call, array, op));
+    return await this.#call(
+      `allReduce ${op} of ${describe(array)}`,
+      (call) => this.#reduceAll(call, array, op),
+    );
   }
 
   /**
@@ -248,13 +251,13 @@ export class Group implements Disposable {
    * @param options `root`: the rank that gets the result (default 0); `op`.
    * @returns The result at the root, `undefined` elsewhere.
    */
-  reduce<A extends ReducibleArray>(
+  async reduce<A extends ReducibleArray>(
     array: A,
     options: { op?: ReduceOp; root?: number } = {},
   ): Promise<Shared<A> | undefined> {
     const op = opOf(options, "reduce", array, ["root"]);
     const root = this.#rootOf(options.root);
-    return this.#call(`reduce ${op} to ${root} of ${describe(array)}`, async (call) => {
+    return await this.#call(`reduce ${op} to ${root} of ${describe(array)}`, async (call) => {
       const result = await this.#reduceAll(call, array, op);
       if (this.rank === root) return result;
       result[Symbol.dispose]();
@@ -270,9 +273,9 @@ export class Group implements Disposable {
    * @returns This member's slice, in memory of its own.
    * @throws As for {@link allReduce}.
    */
-  reduceScatter<A extends ReducibleArray>(array: A, options: { op?: ReduceOp } = {}): Promise<A> {
+  async reduceScatter<A extends ReducibleArray>(array: A, options: { op?: ReduceOp } = {}): Promise<A> {
     const op = opOf(options, "reduceScatter", array);
-    return this.#call(`reduceScatter ${op} of ${describe(array)}`, async (call) => {
+    return await this.#call(`reduceScatter ${op} of ${describe(array)}`, async (call) => {
       if (this.#isSmall(array)) return sliced(await this.#reduceSmall(call, array, op), this.rank, this.size);
       if (this.via === "objects") return await this.#reduceSlice(call, array, op);
       const inputs = await this.#meetWithInputs(call, array, 0);
@@ -291,7 +294,7 @@ export class Group implements Disposable {
    * @returns The array, in memory that all members share.
    * @throws As for {@link allReduce}.
    */
-  broadcast<A extends ReducibleArray>(
+  async broadcast<A extends ReducibleArray>(
     array: A | undefined,
     options: { root?: number } = {},
   ): Promise<Shared<A>> {
@@ -303,7 +306,7 @@ export class Group implements Disposable {
         `Cannot broadcast from member ${this.rank}: the root is ${root}, and only it gives an array`,
       );
     }
-    return this.#call(`broadcast from ${root}`, async (call) => {
+    return await this.#call(`broadcast from ${root}`, async (call) => {
       const own = this.rank === root ? array! : undefined;
       const kind = own && { element: elementOf(own, "broadcast"), length: own.length };
       const bytes = own?.byteLength ?? 0;
@@ -334,10 +337,10 @@ export class Group implements Disposable {
    * @returns The arrays in the order of the ranks, in memory that all members share.
    * @throws As for {@link allReduce}.
    */
-  allGather<A extends ReducibleArray>(array: A): Promise<Shared<A[]>> {
+  async allGather<A extends ReducibleArray>(array: A): Promise<Shared<A[]>> {
     const element = elementOf(array, "allGather");
     const type = REDUCE_ELEMENTS[element]!;
-    return this.#call(`allGather of ${type.name}`, async (call) => {
+    return await this.#call(`allGather of ${type.name}`, async (call) => {
       if (this.via === "objects") {
         const { payloads } = await this.#meet(call, this.#isSmall(array) ? array : await put(array.slice()));
         const arrays = await Promise.all(

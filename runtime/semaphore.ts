@@ -343,8 +343,10 @@ class HeldPermit implements Permit {
   }
 
   release(): void {
-    if (this.#handle !== undefined) callAnew(this.#handle as Handle, "release", [this.#token]);
+    if (this.#handle === undefined) return;
+    callAnew(this.#handle as Handle, "release", [this.#token]);
     this.#handle = undefined;
+    currentClient().flush(); // others wait, whatever its holder does next
   }
 
   async renew(lease?: Duration): Promise<boolean> {
