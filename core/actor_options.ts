@@ -5,6 +5,13 @@
  * @module
  */
 
+import {
+  isPlacement,
+  parsePlacement,
+  type Placement,
+  PLACEMENT_OPTIONS,
+  type PlacementOptions,
+} from "./placement.ts";
 import { type Duration, durationMs } from "./duration.ts";
 import { UsageError } from "./errors.ts";
 import { ACTOR_IDLE_MS_DEFAULT, CHECKPOINT_CALLS_DEFAULT, RETURNS_MAX } from "./limits.ts";
@@ -18,7 +25,7 @@ import {
 } from "./options.ts";
 
 /** Options of an actor. */
-export interface ActorOptions extends Pick<TaskOptions, "gpus" | "memory" | "resources"> {
+export interface ActorOptions extends Pick<TaskOptions, "gpus" | "memory" | "resources">, PlacementOptions {
   /** CPUs that the actor holds for as long as it lives; lent while its call waits. Fractions to 0.0001. Default 0. */
   cpus?: number;
   /** A name under which others find the actor with `getActor`; of one living actor of its namespace. Default: none. */
@@ -75,6 +82,8 @@ export interface ActorSettings {
   readonly idleMs: number;
   /** It is made by its first call, and sleeps when it is idle. */
   readonly virtual: boolean;
+  /** Where it may be, if that is said. */
+  readonly placement?: Placement;
 }
 
 /** Options of one call of an actor's method. */
@@ -106,6 +115,7 @@ export const ACTOR_OPTIONS: readonly string[] = [
   "checkpoint",
   "linked",
   "idle",
+  ...PLACEMENT_OPTIONS,
 ];
 const CALL_OPTIONS = ["retries", "timeout", "returns", "name", "group"];
 
@@ -168,6 +178,7 @@ export function parseActorOptions(options: ActorOptions, label: string, virtual:
     : options.restarts === undefined
     ? durable ? Number.MAX_SAFE_INTEGER : 0
     : wholeNumber(options.restarts, "restarts", what, 0, Number.MAX_SAFE_INTEGER);
+  const placement = parsePlacement(options, what);
   return {
     demand: parseDemand(options, what),
     label,
@@ -192,6 +203,7 @@ export function parseActorOptions(options: ActorOptions, label: string, virtual:
       ),
     ),
     virtual,
+    ...(placement === undefined ? {} : { placement }),
   };
 }
 
@@ -277,8 +289,10 @@ export function parseCallOptions(
 export function creationSettings(
   label: string,
   demand: Readonly<Record<string, number>> = {},
+  placement?: Placement,
 ): TaskSettings {
   return {
+    ...(placement === undefined ? {} : { placement }),
     demand,
     name: label,
     returns: 1,
@@ -304,5 +318,5 @@ export function isActorSettings(value: unknown): value is ActorSettings {
     typeof v.namespace === "string" &&
     [v.detached, v.shared, v.durable, v.linked, v.virtual].every((flag) => typeof flag === "boolean") &&
     whole(v.concurrency) && whole(v.maxPending) && whole(v.restarts) && whole(v.checkpointCalls) &&
-    time(v.checkpointMs) && time(v.idleMs);
+    (v.placement === undefined || isPlacement(v.placement)) && time(v.checkpointMs) && time(v.idleMs);
 }

@@ -6,10 +6,11 @@
 
 import { type Duration, durationMs } from "./duration.ts";
 import { UsageError } from "./errors.ts";
+import { parsePlacement, type Placement, PLACEMENT_OPTIONS, type PlacementOptions } from "./placement.ts";
 import { RETRIES_DEFAULT, RETURNS_MAX } from "./limits.ts";
 
 /** Options of a remote function's call. */
-export interface TaskOptions {
+export interface TaskOptions extends PlacementOptions {
   /** CPUs held while the task computes; fractions to 0.0001. A task that waits lends its CPUs. Default 1. */
   cpus?: number;
   /** GPUs held for the task's whole life; fractions below 1, or whole numbers. Default 0. */
@@ -48,6 +49,8 @@ export interface TaskSettings {
   readonly priority: number;
   /** The function is a generator: its results are streamed. */
   readonly stream: boolean;
+  /** Where it may run, if that is said. */
+  readonly placement?: Placement;
   /** Of an actor's call: the concurrency group that it belongs to, if not the actor's own. */
   readonly group?: string;
 }
@@ -70,6 +73,7 @@ export const TASK_OPTIONS: readonly string[] = [
   "retryOn",
   "timeout",
   "priority",
+  ...PLACEMENT_OPTIONS,
 ];
 
 /**
@@ -151,6 +155,7 @@ export function parseTaskOptions(options: TaskOptions, functionName: string, str
   if (typeof name !== "string" || name === "") {
     throw new UsageError(`Cannot use name of ${functionName}: it must be text that is not empty`);
   }
+  const placement = parsePlacement(options, functionName);
   return {
     demand,
     name,
@@ -160,6 +165,7 @@ export function parseTaskOptions(options: TaskOptions, functionName: string, str
     timeoutMs: timeoutMs === Infinity ? 0 : Math.max(timeoutMs, options.timeout === undefined ? 0 : 1),
     priority: wholeNumber(options.priority ?? 0, "priority", functionName, -1_000_000, 1_000_000),
     stream,
+    ...(placement === undefined ? {} : { placement }),
   };
 }
 

@@ -17,6 +17,7 @@ import {
 import type { TaskId } from "../core/ids.ts";
 import { ACTOR_LOG_BYTES_MAX } from "../core/limits.ts";
 import { showDemand } from "../core/options.ts";
+import { showPlacement } from "../core/placement.ts";
 import { unreachable } from "../core/unreachable.ts";
 import type { Shape } from "../scheduler/resources.ts";
 import { unpack } from "../store/serialize.ts";
@@ -28,7 +29,9 @@ export function unschedulable(
   total: Readonly<Record<string, number>>,
 ): UnschedulableError {
   return new UnschedulableError(
-    `Actor ${settings.label} can never run here: it asks for ${showDemand(shape.demand)}, and there is ` +
+    `Actor ${settings.label} can never run here: it asks for ${showDemand(shape.demand)}${
+      showPlacement(settings.placement)
+    }, and there is ` +
       `${showDemand(total)} in all. Ask for less, or start with more (--cpus, --gpus, --resources)`,
   );
 }

@@ -38,6 +38,7 @@ import {
   type ToNode,
 } from "../core/messages.ts";
 import { CPU, type TaskSettings } from "../core/options.ts";
+import type { Placement } from "../core/placement.ts";
 import { unreachable } from "../core/unreachable.ts";
 import type { ResourcePool, Shape } from "../scheduler/resources.ts";
 import type { ObjectStore } from "../store/object_store.ts";
@@ -83,6 +84,8 @@ export interface ActorServices {
   drop(id: ObjectId, outcome: Outcome): void;
   startIsolate(residents: Residents): Isolate;
   endIsolate(isolate: Isolate): void;
+  /** Whether something with such a placement may be on this node. */
+  mayBeHere(placement: Placement | undefined): boolean;
   /** Resources were given back: tasks may start. */
   dispatch(): void;
   /** In a cluster: names that hold in all of it. */
@@ -198,7 +201,7 @@ export class ActorServer {
   /** Why an actor cannot be. */
   #refusal(actor: NodeActor, parent: TaskRecord | undefined): RaydError | undefined {
     const { settings } = actor;
-    if (!this.#node.pool.couldEverFit(actor.shape)) {
+    if (!this.#node.pool.couldEverFit(actor.shape) || !this.#node.mayBeHere(settings.placement)) {
       return unschedulable(actor, this.#node.pool.total());
     }
     if (settings.name !== "" && this.#names.has(nameKey(settings.namespace, settings.name))) {

@@ -19,7 +19,15 @@ import type { ActorSettings } from "../core/actor_options.ts";
 import { ActorUnavailableError, type RaydError, WorkerCrashedError } from "../core/errors.ts";
 import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
-import { showDemand } from "../core/options.ts";
+import { CPU, showDemand } from "../core/options.ts";
+import {
+  isPreferred,
+  mayRunOn,
+  type PlacedNode,
+  type Placement,
+  prefersSome,
+  showPlacement,
+} from "../core/placement.ts";
 import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
 import type { ResourcePool } from "../scheduler/resources.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
@@ -29,6 +37,7 @@ import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
 /** What a cluster needs of its node. */
 export interface ClusterServices {
   readonly id: TaskId;
+  readonly labels: Readonly<Record<string, string>>;
   readonly directory: ObjectDirectory;
   readonly pool: ResourcePool;
   readonly tasks: Map<TaskId, TaskRecord>;
@@ -88,6 +97,9 @@ interface Remote {
 /** A wait that is no reason to send a task elsewhere, in milliseconds. */
 const SPILL_WAIT_MS = 5;
 
+/** How long a task would wait for a node that it prefers, in milliseconds. */
+const PREFERRED_WAIT_MS = 100;
+
 /** An idle node takes a task that waits here for longer than that, whatever the estimates say. */
 const IDLE_ONLY_MS = 2;
 
@@ -102,11 +114,15 @@ export class Cluster {
   /** Actors that can never be here, with what creates them elsewhere. */
   readonly #homelessActors = new Map<TaskRecord, (remote: Remote) => void>();
   readonly #touched = new Set<Remote>();
+  /** How many tasks of one kind each node was given, of those that are to be spread. */
+  readonly #spreadCounts = new Map<number, Map<TaskId, number>>();
+  readonly #self: PlacedNode;
   readonly #introduced: ObjectId[] = [];
 
   /** @param node What the cluster needs of its node. */
   constructor(node: ClusterServices) {
     this.#node = node;
+    this.#self = { id: hex(node.id), labels: node.labels };
   }
 
   // --- Membership ---------------------------------------------------------------------------------------------
@@ -180,7 +196,7 @@ export class Cluster {
     }
     if (task.failures++ < task.retries) {
       if (stream) task.produced = 0;
-      return this.#ready(task);
+      return this.ready(task);
     }
     this.#node.fail(
       task,
@@ -214,30 +230,59 @@ export class Cluster {
   /** What waits for a node that could run it, in words. */
   homeless(): string[] {
     return [...this.#homeless, ...this.#homelessActors.keys()].map((task) =>
-      `${task.entry.settings.name} asks for ${showDemand(task.shape.demand)}, which no node has`
+      `${task.entry.settings.name} waits: ${lacking(task)}`
     );
   }
 
   // --- Giving tasks away --------------------------------------------------------------------------------------
 
-  /** A task is ready: to run here, if it ever can. */
-  #ready(task: TaskRecord): void {
-    if (this.#node.pool.couldEverFit(task.shape)) return this.#node.ready(task);
-    this.placeAbroad(task);
+  /** Whether a task may ever run on this node. */
+  mayRunHere(task: TaskRecord): boolean {
+    return this.#node.pool.couldEverFit(task.shape) && mayRunOn(task.entry.settings.placement, this.#self);
   }
 
-  /** A task is ready that can never run here. */
-  placeAbroad(task: TaskRecord): void {
+  /** A task is ready: it goes to this node's own scheduler, unless it should be, or has to be, elsewhere. */
+  ready(task: TaskRecord): void {
+    const { placement } = task.entry.settings;
+    const here = this.mayRunHere(task);
+    if (placement !== undefined) {
+      const target = placement.spread ? this.#spread(task, here) : this.#preferred(task, placement, here);
+      if (target === "here") return this.#node.ready(task);
+      if (target !== undefined) return this.#delegate(task, target);
+    }
+    if (here) return this.#node.ready(task);
     const target = this.#place(task, Infinity);
     if (target !== undefined) return this.#delegate(task, target);
     task.state = "delegated";
     this.#homeless.add(task);
-    this.#node.log(
-      "warn",
-      `Task ${task.entry.settings.name} waits: it asks for ${
-        showDemand(task.shape.demand)
-      }, and no node has that`,
-    );
+    this.#node.log("warn", `Task ${task.entry.settings.name} waits: ${lacking(task)}`);
+  }
+
+  /** Of all nodes that may run a task, the one that was given the fewest such tasks for its size. */
+  #spread(task: TaskRecord, here: boolean): Remote | "here" | undefined {
+    const key = task.entry.index;
+    let counts = this.#spreadCounts.get(key);
+    if (counts === undefined) this.#spreadCounts.set(key, counts = new Map());
+    let best: TaskId | undefined;
+    let least = Infinity;
+    const consider = (id: TaskId, cpu: number) => {
+      const load = (counts.get(id) ?? 0) / Math.max(1, cpu);
+      if (load < least) [best, least] = [id, load];
+    };
+    if (here) consider(this.#node.id, this.#node.pool.total()[CPU] ?? 0);
+    for (const node of this.#global.nodes()) {
+      if (this.#byNode.has(node.id) && fitsNode(task, node)) consider(node.id, node.resources[CPU] ?? 0);
+    }
+    if (best === undefined) return undefined;
+    counts.set(best, (counts.get(best) ?? 0) + 1);
+    return best === this.#node.id ? "here" : this.#byNode.get(best);
+  }
+
+  /** A node that a task would rather be on, and that has room. */
+  #preferred(task: TaskRecord, placement: Placement, here: boolean): Remote | "here" | undefined {
+    if (!prefersSome(placement)) return undefined;
+    if (here && isPreferred(placement, this.#self)) return "here";
+    return this.#place(task, PREFERRED_WAIT_MS, (node) => isPreferred(placement, placedNode(node)));
   }
 
   /** A task is not wanted any more. */
@@ -261,8 +306,15 @@ export class Cluster {
     }
   }
 
-  #place(task: TaskRecord, betterThanMs: number): Remote | undefined {
+  #place(
+    task: TaskRecord,
+    betterThanMs: number,
+    eligible: (node: NodeDescription) => boolean = () => true,
+  ): Remote | undefined {
+    const { placement } = task.entry.settings;
     const node = this.#global.place({
+      eligible: (node) =>
+        this.#byNode.has(node.id) && mayRunOn(placement, placedNode(node)) && eligible(node),
       demand: task.shape.demand,
       expectedMs: task.expectedMs(),
       betterThanMs,
@@ -390,11 +442,11 @@ export class Cluster {
     if (client.role === "peer" || this.#node.hasActor(message.task)) return false;
     const known = directory.get(id);
     if (known?.home !== undefined) return this.#createdElsewhere(client, message.handle, known);
-    const possible = pool.couldEverFit(entry.shape);
-    if (this.#byNode.size === 0 && possible || possible && pool.fits(entry.shape)) return false;
     const task = new TaskRecord(message, job, fn, entry, client.id);
-    const target = this.#place(task, possible ? IDLE_ONLY_MS : Infinity);
-    if (target === undefined && possible) return false;
+    const possible = this.mayRunHere(task);
+    if (possible && settings.linked) return false; // it dies with its creator, which is here
+    const target = this.#placeActor(task, possible && pool.fits(entry.shape), possible);
+    if (target === "here") return false;
     task.results = [directory.add(id, client.id)];
     if (this.#node.admit(task) === undefined) return true;
     const create = (remote: Remote) => {
@@ -423,12 +475,22 @@ export class Cluster {
     if (target !== undefined) create(target);
     else {
       this.#homelessActors.set(task, create);
-      this.#node.log(
-        "warn",
-        `Actor ${settings.label} waits: it asks for ${showDemand(entry.shape.demand)}, and no node has that`,
-      );
+      this.#node.log("warn", `Actor ${settings.label} waits: ${lacking(task)}`);
     }
     return true;
+  }
+
+  /** Where an actor goes; `undefined` while no node can have it. */
+  #placeActor(task: TaskRecord, room: boolean, possible: boolean): Remote | "here" | undefined {
+    const { placement } = task.entry.settings;
+    if (placement !== undefined) {
+      const target = placement.spread
+        ? this.#spread(task, possible)
+        : this.#preferred(task, placement, possible);
+      if (target !== undefined) return target;
+    }
+    if (room) return "here";
+    return this.#place(task, possible ? IDLE_ONLY_MS : Infinity) ?? (possible ? "here" : undefined);
   }
 
   #createdElsewhere(client: Client, handle: number, record: ObjectRecord): boolean {
@@ -698,6 +760,23 @@ export class Cluster {
   jobEnded(job: TaskId): void {
     for (const { client } of this.#remotes.values()) this.#node.send(client, { type: "jobEnded", job });
   }
+}
+
+/** What a task asks for that no node has. */
+function lacking({ shape, entry }: TaskRecord): string {
+  return `it asks for ${showDemand(shape.demand)}${
+    showPlacement(entry.settings.placement)
+  }, and no node has that`;
+}
+
+function placedNode({ id, labels }: NodeDescription): PlacedNode {
+  return { id: hex(id), labels };
+}
+
+/** Whether a task may ever run on a node. */
+function fitsNode({ shape: { demand }, entry }: TaskRecord, node: NodeDescription): boolean {
+  for (const name in demand) if ((node.resources[name] ?? 0) < demand[name]!) return false;
+  return mayRunOn(entry.settings.placement, placedNode(node));
 }
 
 /** Whether an outcome is nothing without the node that it came from. */

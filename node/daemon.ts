@@ -125,6 +125,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   });
   const node = running.server = new NodeServer({
     id: taskIdFromHex(config.id),
+    labels: config.labels,
     token: config.token,
     resources: config.resources,
     store,

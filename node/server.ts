@@ -64,6 +64,7 @@ import { CPU, RESOURCE_UNIT, showDemand, type TaskSettings } from "../core/optio
 import { unreachable } from "../core/unreachable.ts";
 import { VERSION } from "../core/version.ts";
 import { Dependencies } from "../scheduler/dependencies.ts";
+import { mayRunOn, type PlacedNode, showPlacement } from "../core/placement.ts";
 import type { NodeDescription, NodeLoad } from "../scheduler/global.ts";
 import { LocalScheduler, type SchedulerEffect, type SchedulerEvent } from "../scheduler/local.ts";
 import { ResourcePool, Shapes } from "../scheduler/resources.ts";
@@ -91,6 +92,7 @@ import {
 /** What a node is made of. */
 export interface NodeOptions {
   readonly id: TaskId;
+  readonly labels?: Readonly<Record<string, string>>;
   readonly token: string;
   /** Amounts in units of 1/10000. */
   readonly resources: Readonly<Record<string, number>>;
@@ -252,6 +254,7 @@ export class NodeServer {
       startIsolate: (residents) => this.#startIsolate(residents),
       endIsolate: (isolate) => this.#endIsolate(isolate, false),
       dispatch: () => this.#step({ type: "tick", now: this.#now() }),
+      mayBeHere: (placement) => mayRunOn(placement, this.#self()),
       ...this.#names(),
     });
   }
@@ -276,6 +279,7 @@ export class NodeServer {
   #makeCluster(): Cluster {
     return new Cluster({
       id: this.#options.id,
+      labels: this.#options.labels ?? {},
       directory: this.#directory,
       pool: this.#pool,
       tasks: this.#tasks,
@@ -309,6 +313,11 @@ export class NodeServer {
     this.#tasks.set(task.id, task);
     this.#useArguments(task);
     return this.#useDependencies(task);
+  }
+
+  /** This node, as placement looks at it. */
+  #self(): PlacedNode {
+    return { id: hex(this.#options.id), labels: this.#options.labels ?? {} };
   }
 
   /** How many tasks of one CPU run here at once. */
@@ -595,7 +604,9 @@ export class NodeServer {
         if (client.role === "peer") this.#introduce(client, message);
         else if (this.#cluster !== undefined && !this.#actors.has(message.task)) {
           if (client.role !== "driver" && this.#adopt(client, message)) return;
-          const entry = this.#settingsOf(creationSettings(settings.label, settings.demand));
+          const entry = this.#settingsOf(
+            creationSettings(settings.label, settings.demand, settings.placement),
+          );
           const job = this.#jobOf(client, message.parent);
           if (this.#cluster.createActor(client, message, fn, entry, settings, job)) return;
         }
@@ -762,6 +773,7 @@ export class NodeServer {
           {
             id: hex(this.#options.id),
             alive: true,
+            labels: this.#options.labels ?? {},
             resources: amounts(this.#pool.total()),
             available: amounts(this.#pool.free()),
             isolates: this.#isolates.size,
@@ -770,6 +782,7 @@ export class NodeServer {
           ...(this.#cluster?.nodes() ?? []).map(({ node, free }) => ({
             id: hex(node.id),
             alive: true,
+            labels: node.labels,
             resources: amounts(node.resources),
             available: amounts(free),
             isolates: 0,
@@ -848,13 +861,13 @@ export class NodeServer {
     const missing = this.#useDependencies(task);
     if (missing === undefined) return;
     if (this.#broken !== undefined) return this.#failBroken(task);
-    const foreign = !this.#pool.couldEverFit(entry.shape);
+    const foreign = !this.#pool.couldEverFit(entry.shape) || !mayRunOn(settings.placement, this.#self());
     if (foreign && this.#cluster === undefined) {
       return this.#fail(
         task,
         new UnschedulableError(
-          `Task ${settings.name} can never run here: it asks for ${
-            showDemand(settings.demand)
+          `Task ${settings.name} can never run here: it asks for ${showDemand(settings.demand)}${
+            showPlacement(settings.placement)
           }, and there is ` +
             `${
               showDemand(this.#pool.total())
@@ -864,15 +877,15 @@ export class NodeServer {
     }
     this.#limitTime(task);
     if (missing.length > 0) {
-      if (foreign || !this.#chain(task, missing)) this.#dependencies.hold(task, missing);
+      if (foreign || settings.placement !== undefined || !this.#chain(task, missing)) {
+        this.#dependencies.hold(task, missing);
+      }
     } else this.#ready(task);
   }
 
   /** All that a task depends on is there. */
   #ready(task: TaskRecord): void {
-    if (this.#cluster !== undefined && !this.#pool.couldEverFit(task.shape)) {
-      return this.#cluster.placeAbroad(task);
-    }
+    if (this.#cluster !== undefined && !task.foreign) return this.#cluster.ready(task);
     this.#step({ type: "ready", task, now: this.#now() });
   }
 

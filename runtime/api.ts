@@ -370,6 +370,8 @@ export interface NodeInfo {
   readonly id: string;
   /** Whether it answers. */
   readonly alive: boolean;
+  /** What it is labelled with (`--labels`). */
+  readonly labels: Readonly<Record<string, string>>;
   /** All that it has, by resource name. */
   readonly resources: Readonly<Record<string, number>>;
   /** What of it is free now. CPU may be below zero for a moment, while tasks that had lent theirs resume. */

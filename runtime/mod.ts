@@ -82,6 +82,7 @@ export {
 } from "./remote.ts";
 export type { TaskContext } from "./executor.ts";
 export type { TaskOptions } from "../core/options.ts";
+export type { PlacementOptions } from "../core/placement.ts";
 export type { Duration } from "../core/duration.ts";
 export type { Isolation, LogLevel } from "../node/config.ts";
 export { type ClassCodec, registerClass } from "../store/serialize.ts";

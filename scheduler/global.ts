@@ -43,6 +43,8 @@ export interface PlaceRequest {
   readonly betterThanMs: number;
   /** Bytes of arguments that a node would have to be sent. */
   readonly missingBytes: (node: TaskId) => number;
+  /** Whether a node may be chosen at all. */
+  readonly eligible?: (node: NodeDescription) => boolean;
 }
 
 /** Reports are older than what was sent in so many milliseconds before them. */
@@ -110,6 +112,7 @@ export class GlobalScheduler {
     let bestMs = request.betterThanMs;
     for (const view of this.#views.values()) {
       if (!fits(request.demand, view.node.resources)) continue;
+      if (request.eligible !== undefined && !request.eligible(view.node)) continue;
       const ms = waitOf(view, request) + HOP_MS + request.missingBytes(view.node.id) / BANDWIDTH;
       if (ms >= bestMs) continue;
       best = view;

@@ -25,6 +25,7 @@ import {
   type Topic,
 } from "../core/messages.ts";
 import type { TaskSettings } from "../core/options.ts";
+import { isPlacement } from "../core/placement.ts";
 import type { ByteReader, ByteWriter } from "./bytes.ts";
 
 const KIND = {
@@ -634,6 +635,7 @@ function isSettings(value: unknown): value is TaskSettings {
   const whole = (x: unknown) => typeof x === "number" && Number.isInteger(x);
   return typeof v.name === "string" && whole(v.returns) && whole(v.retries) && whole(v.priority) &&
     typeof v.timeoutMs === "number" && v.timeoutMs >= 0 && typeof v.stream === "boolean" &&
+    (v.placement === undefined || isPlacement(v.placement)) &&
     (v.group === undefined || typeof v.group === "string") &&
     (typeof v.retryOn === "boolean" ||
       Array.isArray(v.retryOn) && v.retryOn.every((name) => typeof name === "string")) &&

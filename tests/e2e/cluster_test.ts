@@ -191,6 +191,61 @@ if (import.meta.main) {
   assertEquals(nodes.map(({ role }) => role).sort(), ["head", "worker"]);
 });
 
+Deno.test("tasks and actors go where their labels, their node or their wish to be spread take them", async () => {
+  await using cluster = await TestCluster.start(
+    `
+if (import.meta.main) {
+  await using _ = await init();
+  const zone = new Map((await nodes()).map(({ id, labels }) => [id, labels.zone]));
+  const zones = async (ids: string[]) => [...new Set(ids.map((id) => zone.get(id)))].sort();
+  const run = (options: object, n = 12) => get(Array.from({ length: n }, () => where.options(options).remote()));
+  print("labels", await zones(await run({ labels: { zone: "b" } })));
+  print("labels and disk", await zones(await run({ labels: { zone: "b", disk: "ssd" } })));
+  print("preferred", await zones(await run({ preferLabels: { zone: "c" } }, 1)));
+  print("preferred, but there is none", (await run({ preferLabels: { zone: "z" } })).length);
+  const c = (await nodes()).find(({ labels }) => labels.zone === "c")!.id;
+  print("node", await zones(await run({ node: c })));
+  const spread = await run({ spread: true }, 30);
+  print("spread", [...new Set(spread)].map((id) => spread.filter((each) => each === id).length));
+  print("actor with labels", zone.get(await get(Counter.options({ labels: { zone: "c" } }).remote().where.remote())));
+  const actors = await get(Array.from({ length: 6 }, () => Counter.options({ spread: true }).remote().where.remote()));
+  print("actors spread", new Set(actors).size);
+  const never = where.options({ labels: { zone: "nowhere" } }).remote();
+  print("waits", (await wait([never], { timeout: 200 }))[0].length);
+  cancel(never);
+  try { where.options({ node: "c" }); } catch (e) { print("wrong node", e.code); }
+  try { where.options({ labels: { zone: 1 } } as never); } catch (e) { print("wrong labels", e.code); }
+}`,
+    ["--cpus", "1", "--labels", "zone=a"],
+    ["--cpus", "1", "--labels", "zone=b,disk=ssd"],
+    ["--cpus", "1", "--labels", "zone=c"],
+  );
+  assertEquals(await cluster.run(), {
+    "labels": ["b"],
+    "labels and disk": ["b"],
+    "preferred": ["c"],
+    "preferred, but there is none": 12,
+    "node": ["c"],
+    "spread": [10, 10, 10],
+    "actor with labels": "c",
+    "actors spread": 3,
+    "waits": 0,
+    "wrong node": "USAGE",
+    "wrong labels": "USAGE",
+  });
+  // One machine alone says at once that it cannot.
+  using directory = project({
+    "main.ts": `import { actor, get, remote } from "rayd";
+export const f = remote(function f() {}, { labels: { zone: "b" } });
+export const A = actor(class A { g() {} }, { labels: { zone: "b" } });
+if (import.meta.main) for (const ref of [f.remote(), A.remote().g.remote()]) await get(ref).catch((e) => console.log(e.code));`,
+  });
+  assertEquals(
+    await raydOutput(["run", "main.ts"], { cwd: directory.path }),
+    "UNSCHEDULABLE\nUNSCHEDULABLE\n",
+  );
+});
+
 Deno.test("tasks of a worker that is killed run elsewhere, and the script notices nothing", async () => {
   await using cluster = await TestCluster.start(
     `
