@@ -7,7 +7,8 @@
 import { systemClock } from "../core/clock.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
 import { GcsClient } from "../gcs/client.ts";
-import { readToken, tokenFile } from "../transport/credentials.ts";
+import { readTls, readToken, tokenFile } from "../transport/credentials.ts";
+import { dialTcp } from "../transport/tcp.ts";
 import { HEAD_PORT } from "./daemon.ts";
 import { parseAddress } from "./daemon_options.ts";
 
@@ -19,11 +20,12 @@ export async function connectCluster(
 ): Promise<GcsClient> {
   const text = address ?? Deno.env.get("RAYD_ADDRESS") ?? `127.0.0.1:${HEAD_PORT}`;
   const { hostname, port } = parseAddress(text, "--address");
+  const tls = readTls();
   const client = new GcsClient({
     id: taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
     token: readToken(file ?? tokenFile()),
     clock: systemClock,
-    connect: () => Deno.connect({ hostname, port }),
+    connect: () => dialTcp(hostname, port, systemClock, tls),
     ...(loads === undefined ? {} : { loads }),
   });
   await client.start();

@@ -40,6 +40,7 @@ export async function startNode(
     isolatesWarm: Math.min(cpus, Math.max(navigator.hardwareConcurrency, 8)),
     isolatesMax: cpus + EXTRA_ISOLATES,
     logLevel: options.logLevel,
+    tls: options.tls,
     machine: machineId(),
     startedAt: Date.now(),
   });
@@ -59,10 +60,16 @@ export async function untilSignal(close: () => Promise<void>): Promise<number> {
 }
 
 /** @throws {UsageError} If the address is not of this machine alone, and nobody said that it may. */
-export function checkBind(hostname: string | undefined, insecure: boolean): void {
-  if (hostname === undefined || insecure || /^(?:127\.|localhost$|::1$)/.test(hostname)) return;
+export function checkBind(
+  hostname: string | undefined,
+  { insecureBind, tls }: { readonly insecureBind: boolean; readonly tls: unknown },
+): void {
+  if (
+    hostname === undefined || insecureBind || tls !== undefined || /^(?:127\.|localhost$|::1$)/.test(hostname)
+  ) return;
   throw new UsageError(
-    `Cannot listen on ${hostname}: others could read what is sent there. Say --insecure-bind if the network is yours alone`,
+    `Cannot listen on ${hostname}: others could read what is sent there. Give certificates (--tls-cert, ` +
+      `--tls-key, --tls-ca), or say --insecure-bind if the network is yours alone`,
   );
 }
 

@@ -8,6 +8,9 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { parseDemand } from "../core/options.ts";
 import type { LogLevel } from "../node/config.ts";
+import { UsageError } from "../core/errors.ts";
+import { readTls } from "../transport/credentials.ts";
+import type { TlsOptions } from "../transport/tcp.ts";
 import { CommandLineError } from "./output.ts";
 import { amount, parseBytes, parseResources } from "./run_options.ts";
 import { didYouMean } from "./suggest.ts";
@@ -24,6 +27,7 @@ export interface DaemonOptions {
   readonly tokenFile: string | undefined;
   readonly logLevel: LogLevel;
   readonly insecureBind: boolean;
+  readonly tls: TlsOptions | undefined;
   /** The options that are the command's own. */
   readonly own: Readonly<Record<string, string>>;
 }
@@ -38,6 +42,9 @@ const VALUED = [
   "host-memory",
   "token-file",
   "log-level",
+  "tls-cert",
+  "tls-key",
+  "tls-ca",
 ];
 
 /** Lines of help for what both commands take. */
@@ -49,6 +56,8 @@ export const DAEMON_HELP = `  --host ADDRESS         the address to listen on an
   --store-memory SIZE    size of the object store: bytes, or 512MB, 2GiB, …
   --host-memory SIZE     what each process for tasks may use, such as 1GiB
   --token-file FILE      where the cluster's token is (default: ~/.rayd/token; or RAYD_TOKEN)
+  --tls-cert, --tls-key  files (PEM) with a certificate for the address, and its key: all links are encrypted then
+  --tls-ca FILE          the authority that signed the certificates of all nodes (or RAYD_TLS_CA, also for programs)
   --insecure-bind        allow an address other than loopback, though what is sent there is not encrypted
   --log-level LEVEL      debug, info, warn (default), error, off
 `;
@@ -102,11 +111,30 @@ export function parseDaemonOptions(
     tokenFile: given("token-file"),
     logLevel: level as LogLevel,
     insecureBind: parsed["insecure-bind"] === true,
+    tls: tlsOf(given("tls-cert"), given("tls-key"), given("tls-ca")),
     own: Object.fromEntries(own.flatMap((name) => {
       const value = given(name);
       return value === undefined ? [] : [[name, value]];
     })),
   };
+}
+
+function tlsOf(
+  cert: string | undefined,
+  key: string | undefined,
+  ca: string | undefined,
+): TlsOptions | undefined {
+  try {
+    const tls = readTls({ cert, key, ca });
+    if (tls !== undefined && tls.identity === undefined) {
+      throw new CommandLineError(
+        "Cannot use TLS without a certificate of this node: give --tls-cert and --tls-key",
+      );
+    }
+    return tls;
+  } catch (error) {
+    throw error instanceof UsageError ? new CommandLineError(error.message) : error;
+  }
 }
 
 /** GPUs of this machine, by the device files that drivers make. */

@@ -32,7 +32,7 @@ ${DAEMON_HELP}`,
     const hostname = options.host ?? "127.0.0.1";
     const file = options.tokenFile ?? tokenFile();
     try {
-      checkBind(hostname, options.insecureBind);
+      checkBind(hostname, options);
       const token = readOrMakeToken(randomHex(32), file);
       const port = parsePort(options.own.port ?? String(HEAD_PORT), "--port");
       const gcs = await startGcs({
@@ -40,6 +40,7 @@ ${DAEMON_HELP}`,
         token,
         hostname,
         port,
+        tls: options.tls,
         addon: lmdbAddon(),
       }, nodeLog(options.logLevel));
       const daemon = await startNode("head", { ...options, host: hostname }, token, {

@@ -25,7 +25,7 @@ ${DAEMON_HELP}`,
     const options = parseDaemonOptions("worker", args, ["address"]);
     const address = options.own.address ?? Deno.env.get("RAYD_ADDRESS") ?? `127.0.0.1:${HEAD_PORT}`;
     try {
-      checkBind(options.host, options.insecureBind);
+      checkBind(options.host, options);
       const token = readToken(options.tokenFile ?? tokenFile());
       const head = parseAddress(address, "--address");
       const daemon = await startNode("worker", options, token, head);

@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { TlsOptions } from "../transport/tcp.ts";
+
 /** The global from which lmdb, in the executable, has the path of its native part. */
 export const ADDON_SYMBOL = "rayd.lmdb.addon";
 
@@ -18,6 +20,7 @@ export interface GcsConfig {
   readonly hostname: string;
   /** 0 for any. */
   readonly port: number;
+  readonly tls: TlsOptions | undefined;
   /** The native part of lmdb, where it cannot be found by itself: in the executable. */
   readonly addon: string | undefined;
 }

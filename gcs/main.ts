@@ -8,6 +8,7 @@ import { parentPort } from "node:worker_threads";
 import { systemClock } from "../core/clock.ts";
 import { taskIdFromHex } from "../core/ids.ts";
 import { ADDON_SYMBOL, type GcsConfig, type GcsReply } from "./config.ts";
+import { listenTcp } from "../transport/tcp.ts";
 import { GcsServer } from "./server.ts";
 
 async function main(config: GcsConfig): Promise<void> {
@@ -17,7 +18,7 @@ async function main(config: GcsConfig): Promise<void> {
     { length: config.shards },
     (_, i) => new LmdbStorage(`${config.directory}/shard-${i}`),
   );
-  const listener = Deno.listen({ transport: "tcp", hostname: config.hostname, port: config.port });
+  const listener = listenTcp(config.hostname, config.port, config.tls);
   const server = new GcsServer({
     cluster: taskIdFromHex(config.cluster),
     token: config.token,
@@ -25,20 +26,14 @@ async function main(config: GcsConfig): Promise<void> {
     clock: systemClock,
     log: (level, message) => reply({ type: "log", level, message }),
   });
-  let ending = false;
   port.on("message", (message: unknown) => {
     if (message !== "shutdown") return;
-    ending = true;
     listener.close();
     server.close();
     Promise.all(storages.map((storage) => storage.close())).then(() => reply({ type: "ended" }));
   });
-  reply({ type: "ready", port: listener.addr.port });
-  for await (const conn of listener) {
-    if (ending) return conn.close();
-    conn.setNoDelay(true);
-    server.accept(conn);
-  }
+  reply({ type: "ready", port: listener.port });
+  await listener.serve((stream) => server.accept(stream));
 }
 
 const port = parentPort as unknown as {

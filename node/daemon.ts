@@ -11,12 +11,12 @@
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError, type RaydError } from "../core/errors.ts";
 import { hex, type TaskId, taskIdFromHex } from "../core/ids.ts";
-import { DIAL_MS_MAX, LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
+import { LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
 import type { FoundActor } from "../core/messages.ts";
 import { VERSION } from "../core/version.ts";
 import { ABSENT, ANY, GcsClient } from "../gcs/client.ts";
 import { ObjectStore } from "../store/object_store.ts";
-import type { ByteStream } from "../transport/channel.ts";
+import { dialTcp, listenTcp, type TlsOptions } from "../transport/tcp.ts";
 import { CodeStore } from "./code.ts";
 import type { HostConfig, LogLevel } from "./config.ts";
 import { isolateProcesses } from "./hosts.ts";
@@ -55,6 +55,7 @@ export interface DaemonConfig {
   readonly isolatesWarm: number;
   readonly isolatesMax: number;
   readonly logLevel: LogLevel;
+  readonly tls: TlsOptions | undefined;
   /** The machine's boot. */
   readonly machine: string;
   readonly startedAt: number;
@@ -75,6 +76,7 @@ const REDIAL_MS = 100;
 /** Starts a node. @throws {RaydError} If the cluster cannot be joined. */
 export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const log = nodeLog(config.logLevel);
+  const dial = (hostname: string, port: number) => dialTcp(hostname, port, systemClock, config.tls);
   const ended = Promise.withResolvers<RaydError>();
   const running: { server?: NodeServer; registration?: NodeRegistration } = {};
   let localAddress = "127.0.0.1";
@@ -106,8 +108,8 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const hostname = config.hostname ?? localAddress;
   const store = ObjectStore.create(config.library, { capacity: config.storeMemory });
   const programs = Deno.listen({ transport: "unix", path: config.socket });
-  const peers = Deno.listen({ transport: "tcp", hostname, port: 0 });
-  const bulk = Deno.listen({ transport: "tcp", hostname, port: 0 });
+  const peers = listenTcp(hostname, 0, config.tls);
+  const bulk = listenTcp(hostname, 0, config.tls);
   const code = new CodeStore(config.codeDirectory, gcs);
   const others = new Map<string, NodeRegistration>();
   const transfers = new Transfers({
@@ -149,14 +151,14 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   });
   let closed = false;
   serve(programs, (conn) => node.accept(conn));
-  serve(peers, (conn) => node.acceptPeer(conn));
-  serve(bulk, (conn) => transfers.serve(conn));
+  peers.serve((stream) => node.acceptPeer(stream));
+  bulk.serve((stream) => transfers.serve(stream));
   const registration: NodeRegistration = running.registration = {
     id: config.id,
     role: config.role,
     hostname,
-    port: peers.addr.port,
-    bulkPort: bulk.addr.port,
+    port: peers.port,
+    bulkPort: bulk.port,
     resources: config.resources,
     labels: config.labels,
     machine: config.machine,
@@ -216,30 +218,11 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   };
 }
 
-async function serve<C extends Deno.Conn>(
-  listener: { [Symbol.asyncIterator](): AsyncIterableIterator<C> },
-  accept: (conn: C) => void,
+async function serve(
+  listener: AsyncIterable<Deno.Conn>,
+  accept: (conn: Deno.Conn) => void,
 ): Promise<void> {
-  for await (const conn of listener) {
-    if ("setNoDelay" in conn) (conn as Deno.Conn as Deno.TcpConn).setNoDelay(true);
-    accept(conn);
-  }
-}
-
-async function dial(hostname: string, port: number): Promise<Deno.TcpConn & ByteStream> {
-  const connecting = Deno.connect({ hostname, port });
-  const late = Promise.withResolvers<never>();
-  const cancel = systemClock.after(DIAL_MS_MAX, () => {
-    late.reject(new DisconnectedError(`${hostname}:${port} did not answer within ${DIAL_MS_MAX} ms`));
-    connecting.then((conn) => conn.close(), () => {});
-  });
-  try {
-    const conn = await Promise.race([connecting, late.promise]);
-    conn.setNoDelay(true);
-    return conn;
-  } finally {
-    cancel();
-  }
+  for await (const conn of listener) accept(conn);
 }
 
 /** Tells others how the node is loaded: soon after it changes, and now and then as a sign of life. */

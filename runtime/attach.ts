@@ -10,7 +10,8 @@ import { UsageError } from "../core/errors.ts";
 import type { TaskId } from "../core/ids.ts";
 import { GcsClient } from "../gcs/client.ts";
 import { type NodeRegistration, NODES, readRegistration } from "../node/registration.ts";
-import { readToken } from "../transport/credentials.ts";
+import { readTls, readToken } from "../transport/credentials.ts";
+import { dialTcp } from "../transport/tcp.ts";
 
 /** A way to a node. */
 export interface FoundNode {
@@ -34,11 +35,12 @@ export async function findNode(address: string, id: TaskId): Promise<FoundNode> 
     throw new UsageError(`Cannot use RAYD_ADDRESS "${address}": give HOST:PORT, such as 127.0.0.1:6380`);
   }
   const token = readToken();
+  const tls = readTls();
   const gcs = new GcsClient({
     id,
     token,
     clock: systemClock,
-    connect: () => Deno.connect({ hostname: match[1] ?? match[2]!, port: Number(match[3]) }),
+    connect: () => dialTcp(match[1] ?? match[2]!, Number(match[3]), systemClock, tls),
   });
   let nodes: NodeRegistration[];
   try {

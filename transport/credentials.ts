@@ -1,10 +1,11 @@
 /**
- * Where the token of a cluster is kept: a file of the user's own, that nobody else can read.
+ * Where the token of a cluster is kept, a file of the user's own that nobody else can read, and its certificates.
  *
  * @module
  */
 
 import { UsageError } from "../core/errors.ts";
+import type { TlsOptions } from "./tcp.ts";
 
 const TOKEN = /^[0-9a-f]{64}$/;
 
@@ -64,4 +65,42 @@ export function readOrMakeToken(fresh: string, file = tokenFile()): string {
 function checked(token: string, from: string): string {
   if (TOKEN.test(token)) return token;
   throw new UsageError(`Cannot use the token in ${from}: it is not 64 hexadecimal digits`);
+}
+
+/**
+ * The certificates of the cluster, from files.
+ *
+ * @param files The certificate and its key, of whoever listens; and the authority's certificate, by default
+ *   `RAYD_TLS_CA`. A node whose certificate is its own authority's is checked against that.
+ * @returns `undefined` where nothing is encrypted.
+ * @throws {UsageError} If one of certificate and key is missing, or a file cannot be read.
+ */
+export function readTls(
+  files: {
+    readonly cert?: string | undefined;
+    readonly key?: string | undefined;
+    readonly ca?: string | undefined;
+  } = {},
+): TlsOptions | undefined {
+  const ca = files.ca ?? (Deno.env.get("RAYD_TLS_CA") || undefined);
+  if ((files.cert === undefined) !== (files.key === undefined)) {
+    throw new UsageError("Cannot use TLS: give the certificate and its key, --tls-cert FILE --tls-key FILE");
+  }
+  if (files.cert === undefined && ca === undefined) return undefined;
+  if (ca === undefined) {
+    throw new UsageError(
+      "Cannot use TLS: give the authority that signed the certificates, --tls-ca FILE or RAYD_TLS_CA",
+    );
+  }
+  const read = (file: string) => {
+    try {
+      return Deno.readTextFileSync(file);
+    } catch (error) {
+      throw new UsageError(`Cannot read ${file}: ${(error as Error).message}`);
+    }
+  };
+  return {
+    authority: read(ca),
+    identity: files.cert === undefined ? undefined : { cert: read(files.cert), key: read(files.key!) },
+  };
 }

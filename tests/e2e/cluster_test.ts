@@ -503,3 +503,67 @@ Deno.test("what clients of the control store see is linearizable, though its hea
   const { kills, wrong } = await killHeads(8, 4, random);
   assertEquals({ kills, wrong }, { kills: 8, wrong: [] });
 });
+
+/** A directory with an authority's certificate, and one that it signed for this machine; `undefined` without openssl. */
+async function makeCertificates(): Promise<({ readonly path: string } & Disposable) | undefined> {
+  const directory = project({ "leaf.ext": "subjectAltName = IP:127.0.0.1\nbasicConstraints = CA:FALSE\n" });
+  const openssl = async (...args: string[]) => {
+    const { success, stderr } = await new Deno.Command("openssl", { args, cwd: directory.path }).output();
+    if (!success) throw new Error(new TextDecoder().decode(stderr));
+  };
+  const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  try {
+    for (const name of ["ca", "other"]) {
+      const files = ["-keyout", `${name}.key`, "-out", `${name}.pem`];
+      await openssl("req", "-x509", ...key, "-subj", `/CN=${name}`, "-days", "2", ...files);
+    }
+    await openssl("req", ...key, "-subj", "/CN=node", "-keyout", "node.key", "-out", "node.csr");
+    const signing = [
+      "-CA",
+      "ca.pem",
+      "-CAkey",
+      "ca.key",
+      "-CAcreateserial",
+      "-extfile",
+      "leaf.ext",
+      "-days",
+      "2",
+    ];
+    await openssl("x509", "-req", "-in", "node.csr", ...signing, "-out", "node.pem");
+    return directory;
+  } catch (error) {
+    directory[Symbol.dispose]();
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    console.log("not tested: openssl, which makes the certificates, is not here");
+    return undefined;
+  }
+}
+
+Deno.test("with certificates all links are encrypted, and whoever shows none of the authority's is not believed", async () => {
+  using certificates = await makeCertificates();
+  if (certificates === undefined) return;
+  const file = (name: string) => `${certificates.path}/${name}`;
+  const tls = ["--tls-cert", file("node.pem"), "--tls-key", file("node.key"), "--tls-ca", file("ca.pem")];
+  await using cluster = await TestCluster.start(
+    `
+if (import.meta.main) {
+  await using _ = await init();
+  const far = { gpus: 1 };
+  print("tasks", new Set(await get([where.remote(), where.options(far).remote()])).size);
+  print("bytes", await get(sum.remote(filled.options(far).remote(8_000_000, 1))));
+}`,
+    ["--cpus", "1", ...tls],
+    ["--cpus", "1", "--gpus", "1", ...tls],
+  );
+  const env = { ...cluster.env, RAYD_TLS_CA: file("ca.pem") };
+  const run = async (env: Record<string, string>) =>
+    await rayd(["run", "main.ts"], { cwd: cluster.directory.path, env });
+  assertEquals(parse((await run(env)).stdout), { tasks: 2, bytes: 8_000_000 });
+  const plain = await run(cluster.env);
+  assertEquals(plain.code, 1);
+  const deceived = await run({ ...env, RAYD_TLS_CA: file("other.pem") });
+  assertStringIncludes(deceived.stderr, "does not show a certificate of this cluster's authority");
+  const half = await rayd(["head", "--port", "0", "--tls-cert", file("node.pem")], { env: cluster.env });
+  assertEquals(half.code, 2);
+  assertStringIncludes(half.stderr, "--tls-key");
+});

@@ -1,0 +1,113 @@
+/**
+ * Connections between machines: TCP, encrypted where certificates are given.
+ *
+ * With TLS, every node and every program checks the other side's certificate against the cluster's authority, by its
+ * address; who may take part is still decided by the token.
+ *
+ * @module
+ */
+
+import type { Clock } from "../core/clock.ts";
+import { DisconnectedError, UsageError } from "../core/errors.ts";
+import { DIAL_MS_MAX } from "../core/limits.ts";
+import type { ByteStream } from "./channel.ts";
+
+/** Certificates in PEM. */
+export interface TlsIdentity {
+  /** The certificate that is shown, and those between it and the authority. */
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** What makes connections secret. */
+export interface TlsOptions {
+  /** Of whoever listens. */
+  readonly identity: TlsIdentity | undefined;
+  /** The authority that signed what others show, in PEM. */
+  readonly authority: string | undefined;
+}
+
+/** A listener of either kind. */
+export interface TcpListener {
+  readonly port: number;
+  /** Calls `accept` for each connection, until it is closed. */
+  serve(accept: (stream: ByteStream) => void): Promise<void>;
+  close(): void;
+}
+
+/** Listens. @throws {UsageError} If the certificate or its key is none. */
+export function listenTcp(hostname: string, port: number, tls?: TlsOptions): TcpListener {
+  const identity = tls?.identity;
+  const listener = identity === undefined
+    ? Deno.listen({ transport: "tcp", hostname, port })
+    : listenTls(hostname, port, identity);
+  return {
+    port: (listener.addr as Deno.NetAddr).port,
+    async serve(accept) {
+      for await (const conn of listener as AsyncIterable<Deno.TcpConn | Deno.TlsConn>) {
+        if ("setNoDelay" in conn) conn.setNoDelay(true);
+        accept(conn);
+      }
+    },
+    close: () => listener.close(),
+  };
+}
+
+function listenTls(hostname: string, port: number, { cert, key }: TlsIdentity): Deno.TlsListener {
+  try {
+    return Deno.listenTls({ hostname, port, cert, key });
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) throw error;
+    throw new UsageError(`Cannot use the certificate or its key: ${(error as Error).message}`);
+  }
+}
+
+/**
+ * Connects.
+ *
+ * @throws {DisconnectedError} If nobody answers within the deadline, or shows a certificate that the authority did not
+ *   sign.
+ */
+export async function dialTcp(
+  hostname: string,
+  port: number,
+  clock: Clock,
+  tls?: TlsOptions,
+): Promise<Deno.TcpConn | Deno.TlsConn> {
+  const late = Promise.withResolvers<never>();
+  const connecting = connect(hostname, port, tls?.authority);
+  const cancel = clock.after(DIAL_MS_MAX, () => {
+    late.reject(new DisconnectedError(`${hostname}:${port} did not answer within ${DIAL_MS_MAX} ms`));
+    connecting.then((conn) => conn.close(), () => {});
+  });
+  try {
+    return await Promise.race([connecting, late.promise]);
+  } finally {
+    cancel();
+  }
+}
+
+async function connect(
+  hostname: string,
+  port: number,
+  authority: string | undefined,
+): Promise<Deno.TcpConn | Deno.TlsConn> {
+  if (authority === undefined) {
+    const conn = await Deno.connect({ hostname, port });
+    conn.setNoDelay(true);
+    return conn;
+  }
+  const conn = await Deno.connectTls({ hostname, port, caCerts: [authority] });
+  try {
+    await conn.handshake();
+  } catch (error) {
+    conn.close();
+    throw new DisconnectedError(
+      `${hostname}:${port} does not show a certificate of this cluster's authority: ${
+        (error as Error).message
+      }`,
+      { cause: error },
+    );
+  }
+  return conn;
+}
