@@ -46,18 +46,33 @@ export async function startNode(
   });
 }
 
-/** Goes on until a signal, or until the node ends by itself. @returns The status. */
-export async function untilSignal(close: () => Promise<void>): Promise<number> {
+/**
+ * Goes on until a signal, or until somebody asks that the node drain. It then lets what runs here end, for a while; a
+ * second signal ends it at once, as Ctrl-C does.
+ *
+ * @param close Ends all that the process runs. @returns The status.
+ */
+export async function untilSignal(daemon: Daemon, close: () => Promise<void>): Promise<number> {
   const ended = Promise.withResolvers<number>();
-  const on = (signal: Deno.Signal, status: number) =>
-    Deno.addSignalListener(signal, () => {
-      complain("rayd: ending\n");
-      close().then(() => ended.resolve(status), () => ended.resolve(1));
-    });
-  on("SIGINT", 130);
-  on("SIGTERM", 0);
+  const end = (status: number) => close().then(() => ended.resolve(status), () => ended.resolve(1));
+  let draining = false;
+  const drain = () => {
+    if (draining) return end(0);
+    draining = true;
+    complain("rayd: ending, once what runs here has ended; once more to end now\n");
+    daemon.drain(DRAIN_MS_MAX).finally(() => end(0));
+  };
+  Deno.addSignalListener("SIGINT", () => {
+    complain("rayd: ending\n");
+    end(130);
+  });
+  Deno.addSignalListener("SIGTERM", drain);
+  daemon.drainAsked.then(drain);
   return await ended.promise;
 }
+
+/** How long a node that is to end waits for what runs on it. */
+const DRAIN_MS_MAX = 30_000;
 
 /** @throws {UsageError} If the address is not of this machine alone, and nobody said that it may. */
 export function checkBind(

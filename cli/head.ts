@@ -55,7 +55,7 @@ ${DAEMON_HELP}`,
           `  see it:   rayd status --address ${address}\n\n` +
           `The token is in ${file}; other machines need a copy of it.\n`,
       );
-      return await untilSignal(async () => {
+      return await untilSignal(daemon, async () => {
         await daemon.close();
         await gcs.close();
       });

@@ -30,6 +30,11 @@ const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<C
   },
   status: { summary: "show a cluster", load: async () => (await import("./status.ts")).command },
   stop: { summary: "end this machine's nodes", load: async () => (await import("./stop.ts")).command },
+  drain: { summary: "let a node finish, and end it", load: async () => (await import("./drain.ts")).command },
+  doctor: {
+    summary: "look for what could go wrong here",
+    load: async () => (await import("./doctor.ts")).command,
+  },
   token: { summary: "print the cluster's token", load: async () => (await import("./token.ts")).command },
   new: { summary: "make a new project", load: async () => (await import("./new.ts")).command },
   version: { summary: "say which version this is", load: async () => (await import("./version.ts")).command },

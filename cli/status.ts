@@ -76,6 +76,7 @@ function described(node: NodeRegistration, loads: ReadonlyMap<string, NodeLoad>)
     labels,
     version,
     pid,
+    draining: node.draining,
     startedAt: new Date(startedAt).toISOString(),
     storeCapacity,
   };
@@ -97,7 +98,7 @@ function table(nodes: readonly NodeRegistration[], loads: ReadonlyMap<string, No
     );
     rows.push([
       node.id.slice(0, 8),
-      node.role,
+      node.draining ? `${node.role}, draining` : node.role,
       `${node.hostname}:${node.port}`,
       parts.join(", "),
       String(load?.queued ?? 0),

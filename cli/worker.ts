@@ -30,7 +30,7 @@ ${DAEMON_HELP}`,
       const head = parseAddress(address, "--address");
       const daemon = await startNode("worker", options, token, head);
       print(`rayd worker ${daemon.registration.id.slice(0, 8)} has joined ${address}\n`);
-      return await untilSignal(() => daemon.close());
+      return await untilSignal(daemon, () => daemon.close());
     } catch (error) {
       if (!(error instanceof RaydError)) throw error;
       complain(`error: ${error.message}\n`);

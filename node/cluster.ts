@@ -117,6 +117,8 @@ export class Cluster {
   /** How many tasks of one kind each node was given, of those that are to be spread. */
   readonly #spreadCounts = new Map<number, Map<TaskId, number>>();
   readonly #self: PlacedNode;
+  /** This node is about to end: what it can give to others, it gives. */
+  draining = false;
   readonly #introduced: ObjectId[] = [];
 
   /** @param node What the cluster needs of its node. */
@@ -238,7 +240,8 @@ export class Cluster {
 
   /** Whether a task may ever run on this node. */
   mayRunHere(task: TaskRecord): boolean {
-    return this.#node.pool.couldEverFit(task.shape) && mayRunOn(task.entry.settings.placement, this.#self);
+    return !this.draining && this.#node.pool.couldEverFit(task.shape) &&
+      mayRunOn(task.entry.settings.placement, this.#self);
   }
 
   /** A task is ready: it goes to this node's own scheduler, unless it should be, or has to be, elsewhere. */
@@ -269,9 +272,11 @@ export class Cluster {
       const load = (counts.get(id) ?? 0) / Math.max(1, cpu);
       if (load < least) [best, least] = [id, load];
     };
-    if (here) consider(this.#node.id, this.#node.pool.total()[CPU] ?? 0);
+    if (here && !this.draining) consider(this.#node.id, this.#node.pool.total()[CPU] ?? 0);
     for (const node of this.#global.nodes()) {
-      if (this.#byNode.has(node.id) && fitsNode(task, node)) consider(node.id, node.resources[CPU] ?? 0);
+      if (!node.draining && this.#byNode.has(node.id) && fitsNode(task, node)) {
+        consider(node.id, node.resources[CPU] ?? 0);
+      }
     }
     if (best === undefined) return undefined;
     counts.set(best, (counts.get(best) ?? 0) + 1);

@@ -9,7 +9,7 @@
  */
 
 import { systemClock } from "../core/clock.ts";
-import { DisconnectedError, type RaydError } from "../core/errors.ts";
+import { DisconnectedError } from "../core/errors.ts";
 import { hex, type TaskId, taskIdFromHex } from "../core/ids.ts";
 import { LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
 import type { FoundActor } from "../core/messages.ts";
@@ -23,6 +23,7 @@ import { isolateProcesses } from "./hosts.ts";
 import { nodeLog } from "./log.ts";
 import {
   describe,
+  DRAINS,
   type NodeRegistration,
   NODES,
   readLoad,
@@ -64,10 +65,12 @@ export interface DaemonConfig {
 /** A running node. */
 export interface Daemon {
   readonly registration: NodeRegistration;
+  /** Lets what runs here end, while others take what is new; until the deadline. */
+  drain(deadlineMs: number): Promise<void>;
   /** Ends it. */
   close(): Promise<void>;
-  /** Resolves when it has ended by itself, with why. */
-  readonly ended: Promise<RaydError>;
+  /** Resolves when somebody has asked that the node drain and end. */
+  readonly drainAsked: Promise<void>;
 }
 
 /** How often connections that are missing are made. */
@@ -77,7 +80,7 @@ const REDIAL_MS = 100;
 export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const log = nodeLog(config.logLevel);
   const dial = (hostname: string, port: number) => dialTcp(hostname, port, systemClock, config.tls);
-  const ended = Promise.withResolvers<RaydError>();
+  const asked = Promise.withResolvers<void>();
   const running: { server?: NodeServer; registration?: NodeRegistration } = {};
   let localAddress = "127.0.0.1";
   const gcs = new GcsClient({
@@ -166,6 +169,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     storePath: store.path,
     storeCapacity: store.capacity,
     version: VERSION,
+    draining: false,
     pid: Deno.pid,
     startedAt: config.startedAt,
   };
@@ -194,6 +198,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     node.describe(describe(other));
     connectMissing();
   });
+  await gcs.watch(DRAINS + config.id, (_, value) => value !== undefined && asked.resolve());
   const stopLoads = reportLoads(gcs, node);
   let cancelRedial: () => void = () => {};
   const redial = () => {
@@ -203,7 +208,13 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   redial();
   return {
     registration,
-    ended: ended.promise,
+    drainAsked: asked.promise,
+    async drain(deadlineMs) {
+      running.registration = { ...registration, draining: true };
+      // Without the control store nobody is told; then it is done when all has ended.
+      await Promise.race([register(running.registration), node.drain(deadlineMs)]);
+      await node.drain(deadlineMs);
+    },
     async close() {
       if (closed) return;
       closed = true;

@@ -13,6 +13,9 @@ import type { NodeDescription, NodeLoad } from "../scheduler/global.ts";
 /** The prefix of nodes in the control store; their id follows in hexadecimal digits. */
 export const NODES = "node/";
 
+/** The prefix of requests that a node drain; its id follows. */
+export const DRAINS = "drain/";
+
 /** A node of a cluster. */
 export interface NodeRegistration {
   /** 32 hexadecimal digits. */
@@ -31,6 +34,8 @@ export interface NodeRegistration {
   readonly storePath: string;
   readonly storeCapacity: number;
   readonly version: string;
+  /** It is about to end: it takes nothing new. */
+  readonly draining: boolean;
   readonly pid: number;
   /** Milliseconds since 1970. */
   readonly startedAt: number;
@@ -56,7 +61,12 @@ export function readRegistration(bytes: Uint8Array): NodeRegistration {
 
 /** A node as schedulers know it. */
 export function describe(node: NodeRegistration): NodeDescription {
-  return { id: taskIdFromHex(node.id), resources: node.resources, labels: node.labels };
+  return {
+    id: taskIdFromHex(node.id),
+    resources: node.resources,
+    labels: node.labels,
+    draining: node.draining,
+  };
 }
 
 /** A load as bytes. */

@@ -146,6 +146,7 @@ const NO_CLIENT = -1;
 const NO_BYTES = new Uint8Array(0);
 const NO_DEPENDENCIES: readonly Dependency[] = Object.freeze([]);
 const FAILED_STARTS_MAX = 5;
+const DRAIN_LOOK_MS = 20;
 
 /** Memory that is kept faulted in ahead of its use. */
 const PREFAULT_BYTES = 256 * 1024 * 1024;
@@ -328,6 +329,20 @@ export class NodeServer {
   /** This node's dealings with others. */
   get cluster(): Cluster | undefined {
     return this.#cluster;
+  }
+
+  /**
+   * Takes nothing new that others can take. Resolves when all that runs here has ended, and no actor is left; or at the
+   * deadline.
+   */
+  async drain(deadlineMs: number): Promise<void> {
+    if (this.#cluster !== undefined) this.#cluster.draining = true;
+    const end = this.#clock.now() + deadlineMs;
+    while (!this.#closed && this.#clock.now() < end) {
+      const { queued, running, actors } = this.stats();
+      if (queued + running + actors === 0) return;
+      await new Promise<void>((resolve) => this.#clock.after(DRAIN_LOOK_MS, resolve));
+    }
   }
 
   /** How the node is loaded. */

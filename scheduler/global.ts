@@ -23,6 +23,8 @@ export interface NodeDescription {
   /** All that it has, in units of 1/10000. */
   readonly resources: Readonly<Record<string, number>>;
   readonly labels: Readonly<Record<string, string>>;
+  /** It is about to end: it takes nothing new. */
+  readonly draining?: boolean;
 }
 
 /** How a node said it is loaded. */
@@ -74,8 +76,13 @@ export class GlobalScheduler {
     return Array.from(this.#views.values(), ({ node }) => node);
   }
 
-  /** A node has joined. */
+  /** A node has joined, or says something else of itself. */
   join(node: NodeDescription): void {
+    const known = this.#views.get(node.id);
+    if (known !== undefined) {
+      this.#views.set(node.id, { ...known, node });
+      return;
+    }
     this.#views.set(node.id, { node, free: { ...node.resources }, queued: 0, meanMs: 1, sent: [] });
   }
 
@@ -111,7 +118,7 @@ export class GlobalScheduler {
     let best: View | undefined;
     let bestMs = request.betterThanMs;
     for (const view of this.#views.values()) {
-      if (!fits(request.demand, view.node.resources)) continue;
+      if (view.node.draining || !fits(request.demand, view.node.resources)) continue;
       if (request.eligible !== undefined && !request.eligible(view.node)) continue;
       const ms = waitOf(view, request) + HOP_MS + request.missingBytes(view.node.id) / BANDWIDTH;
       if (ms >= bestMs) continue;

@@ -400,6 +400,40 @@ Deno.test("joining with a wrong token, at a wrong address, or from a machine wit
   assertStringIncludes(script.stderr, "the token is wrong");
 });
 
+Deno.test("a node that drains finishes what it has, takes nothing new, and ends; nothing runs twice", async () => {
+  await using cluster = await TestCluster.start(
+    `
+export const attempt = remote(async function attempt(ms: number) {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  return context().attempt;
+});
+if (import.meta.main) {
+  await using _ = await init();
+  const refs = Array.from({ length: 40 }, () => attempt.remote(50));
+  await wait(refs, { count: 10 });
+  console.log("under way");
+  print("attempts", [...new Set(await get(refs))]);
+  while ((await nodes()).length === 2) await get(attempt.remote(5));
+  print("left", (await nodes()).length);
+}`,
+    ["--cpus", "1"],
+    ["--cpus", "1"],
+  );
+  const worker = cluster.nodes[1]!;
+  const id = /rayd worker (\w+)/.exec(worker.stdout)![1]!;
+  await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
+  await run.printed("under way");
+  assertStringIncludes(await raydOutput(["drain", id], { env: cluster.env }), "takes nothing new");
+  assertEquals((await worker.ended()).code, 0, worker.stderr);
+  assertEquals((await run.ended()).code, 0, run.stderr);
+  assertStringIncludes(run.stdout, "attempts: [1]\nleft: 1\n");
+  const none = await rayd(["drain", "nobody"], { env: cluster.env });
+  assertEquals(none.code, 1);
+  assertStringIncludes(none.stderr, "no node of this cluster");
+  const doctor = await rayd(["doctor"], { env: cluster.env });
+  assertStringIncludes(doctor.stdout, "1 nodes, 1 here");
+});
+
 Deno.test("rayd stop ends the nodes of this machine, gently", async () => {
   await using cluster = await TestCluster.start("", ["--cpus", "1"], ["--cpus", "1"]);
   assertStringIncludes(await raydOutput(["stop"], { env: cluster.env }), "2 nodes told to end");

@@ -1,0 +1,147 @@
+/**
+ * `rayd doctor`: looks at this machine for what keeps rayd from working well, and says how each is mended.
+ *
+ * @module
+ */
+
+// @ts-types="./std_parse_args.d.ts"
+import { parseArgs } from "@std/cli/parse-args";
+// @ts-types="./std_fmt_bytes.d.ts"
+import { format } from "@std/fmt/bytes";
+import { RaydError } from "../core/errors.ts";
+import { STORE_SHARE_DEFAULT } from "../core/limits.ts";
+import { VERSION } from "../core/version.ts";
+import { NODES, readRegistration } from "../node/registration.ts";
+import { cacheDirectory } from "../store/assets.ts";
+import { raystoreLibrary } from "../store/library.ts";
+import { ObjectStore } from "../store/object_store.ts";
+import { readToken, tokenFile } from "../transport/credentials.ts";
+import { connectCluster } from "./cluster_client.ts";
+import { machineId } from "./daemon.ts";
+import type { Command } from "./mod.ts";
+import { CommandLineError, print } from "./output.ts";
+
+/** The command. */
+export const command: Command = {
+  help: `rayd doctor [--address HOST:PORT]
+
+Looks at shared memory, limits, the cache, the token, and the cluster if there is one (--address, or RAYD_ADDRESS), and says
+how to mend what is wrong. Ends with status 1 if something is.
+`,
+
+  async run(args) {
+    const parsed = parseArgs(args, {
+      string: ["address"],
+      unknown: (argument) => {
+        throw new CommandLineError(`Unknown option ${argument} of "rayd doctor"`);
+      },
+    });
+    const address = parsed.address as string | undefined ?? Deno.env.get("RAYD_ADDRESS");
+    let wrong = 0;
+    for (const look of [sharedMemory, openFiles, cache, () => token(address), () => cluster(address)]) {
+      const { what, finding, mend } = await look();
+      if (mend !== undefined) wrong++;
+      print(
+        `${mend === undefined ? "ok   " : "WRONG"}  ${what}: ${finding}\n${
+          mend === undefined ? "" : `       ${mend}\n`
+        }`,
+      );
+    }
+    return wrong === 0 ? 0 : 1;
+  },
+};
+
+interface Finding {
+  readonly what: string;
+  readonly finding: string;
+  /** How it is mended, if it is wrong. */
+  readonly mend?: string;
+}
+
+const PROBE_BYTES = 4 * 1024 * 1024;
+
+function sharedMemory(): Finding {
+  const what = "shared memory";
+  try {
+    const store = ObjectStore.create(raystoreLibrary(), { capacity: PROBE_BYTES });
+    const free = store.diskFree("/dev/shm");
+    store.close();
+    const wanted = Deno.systemMemoryInfo().total * STORE_SHARE_DEFAULT;
+    const finding = `an object store can be made; /dev/shm has ${format(free)} free`;
+    if (free >= wanted) return { what, finding };
+    return {
+      what,
+      finding: `${finding}, less than the ${format(wanted)} that a store takes by default`,
+      mend:
+        "make it larger (mount -o remount,size=50% /dev/shm; in a container --shm-size), or give --store-memory",
+    };
+  } catch (error) {
+    return {
+      what,
+      finding: (error as Error).message,
+      mend: "see that /dev/shm is a tmpfs that you can write to",
+    };
+  }
+}
+
+const OPEN_FILES_MIN = 4096;
+
+function openFiles(): Finding {
+  const what = "open files";
+  const line = /^Max open files\s+(\S+)\s+(\S+)/m.exec(Deno.readTextFileSync("/proc/self/limits"));
+  const soft = line?.[1] === "unlimited" ? Infinity : Number(line?.[1] ?? NaN);
+  const finding = `this process may open ${soft}`;
+  return soft >= OPEN_FILES_MIN || Number.isNaN(soft) ? { what, finding } : {
+    what,
+    finding,
+    mend: `each node and each connection takes some: ulimit -n ${OPEN_FILES_MIN}, or more`,
+  };
+}
+
+function cache(): Finding {
+  const what = "cache";
+  try {
+    return { what, finding: cacheDirectory() };
+  } catch (error) {
+    return { what, finding: (error as Error).message, mend: "set RAYD_CACHE to a directory of your own" };
+  }
+}
+
+function token(address: string | undefined): Finding {
+  const what = "token";
+  try {
+    readToken();
+    return { what, finding: Deno.env.get("RAYD_TOKEN") ? "in RAYD_TOKEN" : `in ${tokenFile()}` };
+  } catch (error) {
+    const finding = (error as Error).message;
+    // Without a cluster none is needed: the first head makes one.
+    return address === undefined
+      ? { what, finding: "none yet; rayd head makes one" }
+      : { what, finding, mend: "see above" };
+  }
+}
+
+async function cluster(address: string | undefined): Promise<Finding> {
+  const what = "cluster";
+  if (address === undefined) return { what, finding: "none asked for (RAYD_ADDRESS, or --address)" };
+  try {
+    const started = Date.now();
+    const client = await connectCluster(address, undefined);
+    const nodes = (await client.list(NODES)).map(({ value }) => readRegistration(value));
+    client.close();
+    const here = nodes.filter(({ machine }) => machine === machineId()).length;
+    const finding = `${address} answers (rayd ${VERSION}, ${
+      Date.now() - started
+    } ms): ${nodes.length} nodes, ${here} here`;
+    return here > 0
+      ? { what, finding }
+      : { what, finding, mend: `programs need a node on their machine: rayd worker --address ${address}` };
+  } catch (error) {
+    if (!(error instanceof RaydError)) throw error;
+    return {
+      what,
+      finding: error.message,
+      mend: "see that the head runs, and that its port can be reached from here",
+    };
+  }
+}

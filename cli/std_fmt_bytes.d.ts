@@ -1,0 +1,2 @@
+/** The part of @std/fmt/bytes that rayd uses; the npm package carries no declarations. */
+export function format(bytes: number): string;
