@@ -83,7 +83,7 @@ export const NODE_START_MS_MAX = 30_000;
 export const LINEAGE_TASKS_MAX = 200_000;
 
 /** Objects are fetched from other nodes in ranges of this size, each over a connection of its own. */
-export const PULL_RANGE_BYTES = 32 * 1024 * 1024;
+export const PULL_RANGE_BYTES = 16 * 1024 * 1024;
 
 /** Connections that one object is fetched over, and that are kept to each node. */
 export const PULL_CONNECTIONS_MAX = 2;

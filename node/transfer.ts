@@ -2,8 +2,9 @@
  * Bulk transfer: objects from one node's store into another's, over TCP, straight from segment to segment.
  *
  * A connection begins with {@link MAGIC} and the token. Then the receiver sends requests of 36 bytes (the object's id,
- * and the range as two little-endian doubles), and the sender answers each in order with 16 bytes (a status, and the
- * hash of the range) and, if all is well, the range's bytes. Large objects are fetched in ranges over several connections
+ * and the range as two little-endian doubles), and the sender answers each in order with a status of one byte and, if all
+ * is well, the range's bytes and their hash (8 bytes): of the hashes of its blocks of 1 MB, each taken while the block is
+ * in the processor's cache for being sent, or received, anyhow. Large objects are fetched in ranges over several connections
  * at once. The receiver reads into the place in its own segment where the object is going to be; an object that arrives
  * damaged, or not at all, is never sealed.
  *
@@ -28,7 +29,9 @@ import { sameToken } from "../transport/token.ts";
 const MAGIC = "rayd-bulk-1\n";
 const TOKEN_BYTES = 64;
 const REQUEST_BYTES = OBJECT_ID_BYTES + 16;
-const ANSWER_BYTES = 16;
+const ANSWER_BYTES = 1;
+const HASH_BYTES = 8;
+const BLOCK_BYTES = 1024 * 1024;
 const FOUND = 1, ABSENT = 2;
 
 /** What transfers need of their node. */
@@ -94,10 +97,14 @@ export class Transfers {
         offset >= 0 && length >= 0 && offset + length <= whole.length;
       answer[0] = sound ? FOUND : ABSENT;
       if (!sound) return await writeAll(stream, answer);
-      const range = whole.subarray(offset, offset + length);
-      new DataView(answer.buffer).setBigUint64(8, this.#node.store.hash(range), true);
       await writeAll(stream, answer);
-      await writeAll(stream, range);
+      const hashes = new RangeHash(this.#node.store);
+      for (let at = offset; at < offset + length; at += BLOCK_BYTES) {
+        const block = whole.subarray(at, Math.min(at + BLOCK_BYTES, offset + length));
+        hashes.add(block);
+        await writeAll(stream, block);
+      }
+      await writeAll(stream, hashes.value());
       this.sent += length;
     } finally {
       view?.release();
@@ -128,28 +135,26 @@ export class Transfers {
       while ((target = store.create(id, size)) === "full") {
         const error = await this.#node.makeRoom(size);
         if (error === undefined) continue;
-        close(first.stream);
+        close(first);
         return error;
       }
     } catch (error) {
-      close(first.stream);
+      close(first);
       return error as RaydError;
     }
     if (target === "exists") {
-      close(first.stream);
+      close(first);
       return undefined;
     }
     const whole = target;
     let next = 1;
-    const fetchRanges = async (asked: Asked | undefined, index: number) => {
+    const fetchRanges = async (asked: ByteStream | undefined, index: number) => {
       for (let i = index; i < count; i = next++) {
         const { offset, length } = rangeOf(i);
-        const { stream, hash } = asked ?? await this.#ask(node, id, { offset, length });
+        const stream = asked ?? await this.#ask(node, id, { offset, length });
         asked = undefined;
         try {
-          const range = whole.subarray(offset, offset + length) as Uint8Array<ArrayBuffer>;
-          if (length > 0 && !await readAll(stream, range)) throw new Error("the connection was closed");
-          if (store.hash(range) !== hash) throw new Error("it arrived damaged");
+          await this.#receive(stream, whole.subarray(offset, offset + length));
         } catch (error) {
           close(stream);
           throw error;
@@ -170,12 +175,31 @@ export class Transfers {
     return undefined;
   }
 
-  /** Asks for a range, and waits until the sender has it. */
+  /** Reads a range into its place. @throws If it does not come whole, or not as it was sent. */
+  async #receive(stream: ByteStream, range: Uint8Array<ArrayBuffer>): Promise<void> {
+    const hashes = new RangeHash(this.#node.store);
+    for (let at = 0, hashed = 0; at < range.length;) {
+      const count = await stream.read(range.subarray(at));
+      if (count === null) throw new Error("the connection was closed");
+      at += count;
+      while (at - hashed >= BLOCK_BYTES || at === range.length && hashed < at) {
+        const end = Math.min(hashed + BLOCK_BYTES, range.length);
+        hashes.add(range.subarray(hashed, end));
+        hashed = end;
+      }
+    }
+    const expected = new Uint8Array(HASH_BYTES);
+    if (!await readAll(stream, expected)) throw new Error("the connection was closed");
+    const found = hashes.value();
+    if (expected.some((byte, i) => byte !== found[i])) throw new Error("it arrived damaged");
+  }
+
+  /** Asks for a range, and waits until the sender has it. @returns The connection on which it comes. */
   async #ask(
     node: TaskId,
     id: ObjectId,
     { offset, length }: { readonly offset: number; readonly length: number },
-  ): Promise<Asked> {
+  ): Promise<ByteStream> {
     const request = new Uint8Array(REQUEST_BYTES);
     writeObjectId(id, request, 0);
     const numbers = new DataView(request.buffer);
@@ -193,7 +217,7 @@ export class Transfers {
         if (again) throw error;
         continue;
       }
-      if (answer[0] === FOUND) return { stream, hash: new DataView(answer.buffer).getBigUint64(8, true) };
+      if (answer[0] === FOUND) return stream;
       this.#keep(node, stream);
       throw new Error("it is not there any more");
     }
@@ -228,10 +252,23 @@ export class Transfers {
   }
 }
 
-/** A range that the sender is about to send. */
-interface Asked {
-  readonly stream: ByteStream;
-  readonly hash: bigint;
+/** The hash of a range, taken block by block. */
+class RangeHash {
+  readonly #store: ObjectStore;
+  readonly #blocks: bigint[] = [];
+
+  constructor(store: ObjectStore) {
+    this.#store = store;
+  }
+
+  add(block: Uint8Array<ArrayBuffer>): void {
+    this.#blocks.push(this.#store.hash(block));
+  }
+
+  value(): Uint8Array {
+    const blocks = new Uint8Array(BigUint64Array.from(this.#blocks).buffer);
+    return new Uint8Array(BigUint64Array.of(this.#store.hash(blocks)).buffer);
+  }
 }
 
 /** Fills `into`. @returns Whether the stream had that much; `false` only if it had nothing more at all. */
