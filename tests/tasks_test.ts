@@ -204,10 +204,14 @@ onNode("GetTimeoutError says how many of how many values are missing, and whose 
 });
 
 onNode("asCompleted gives each Ref once, the quick ones first", async () => {
-  const refs = [f.later.remote(1, 300), f.later.remote(2, 0)];
-  const order: number[] = [];
-  for await (const ref of asCompleted(refs)) order.push(await get(ref));
-  assertEquals(order, [2, 1]);
+  using notes = temporaryFile();
+  const held = f.untilAborted.remote(notes.path), quick = f.square.remote(2);
+  const order: Ref<unknown>[] = [];
+  for await (const ref of asCompleted<Ref<unknown>>([held, quick])) {
+    order.push(ref);
+    if (ref === quick) cancel(held);
+  }
+  assertEquals(order, [quick, held]);
 });
 
 onNode("map keeps order, bounds its window, and takes endless inputs", async () => {
