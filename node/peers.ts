@@ -72,6 +72,8 @@ export interface Isolate {
   client: Client | undefined;
   readonly executions: Map<number, TaskRecord>;
   readonly freeSlots: number[];
+  /** Tasks that run there though they were cancelled, with all that they submit. */
+  readonly cancelled: Set<TaskId>;
   nextExecution: number;
   /** Functions and settings that it was told of, by index. */
   readonly knownFunctions: Set<number>;

@@ -86,6 +86,7 @@ import {
   functionEntry,
   observeDuration,
   type SettingsEntry,
+  type Submitted,
   TaskRecord,
 } from "./tasks.ts";
 
@@ -549,6 +550,7 @@ export class NodeServer {
         return this.#delegated(client, message);
       case "call": {
         const { fn, entry } = this.#defined(client, message);
+        if (this.#ofCancelled(client, message, fn, entry)) return;
         if (client.role === "peer") this.#introduce(client, message);
         else if (this.#cluster !== undefined) {
           if (client.role !== "driver" && !this.#actors.has(message.actor) && this.#adopt(client, message)) {
@@ -864,6 +866,7 @@ export class NodeServer {
   #submit(client: Client, message: Extract<ToNode, { type: "submit" }>): void {
     const { fn, entry } = this.#defined(client, message);
     const { settings } = entry;
+    if (this.#ofCancelled(client, message, fn, entry)) return;
     // A driver is never run again, so what it submits is new.
     const parent = client.role === "driver" ? undefined : this.#tasks.get(message.parent);
     if (client.role !== "driver" && this.#adopt(client, message)) return;
@@ -943,6 +946,20 @@ export class NodeServer {
     };
     for (const id of task.dependencies) bring(id);
     if (task.args.kind === "stored") bring(argumentsId(task.id));
+  }
+
+  /** A task that was cancelled goes on until it notices; what it submits meanwhile is cancelled as well. */
+  #ofCancelled(client: Client, message: Submitted, fn: FunctionEntry, entry: SettingsEntry): boolean {
+    if (client.isolate === undefined || !client.isolate.cancelled.has(message.parent)) return false;
+    const task = new TaskRecord(message, client.job, fn, entry, client.id);
+    if (this.#admit(task) === undefined) return true;
+    this.#fail(
+      task,
+      new TaskCancelledError(
+        `Task ${entry.settings.name} (${hex(task.id)}) was submitted by a task that was cancelled before`,
+      ),
+    );
+    return true;
   }
 
   #limitTime(task: TaskRecord): void {
@@ -1196,6 +1213,7 @@ export class NodeServer {
   }
 
   #executionEnded(isolate: Isolate, task: TaskRecord): void {
+    isolate.cancelled.delete(task.id);
     if (isolate.executions.delete(task.execution) && task.slot < CLAIM_SLOTS) {
       isolate.freeSlots.push(task.slot);
     }
@@ -1525,6 +1543,7 @@ export class NodeServer {
     this.#fail(task, error);
     if (recursive) this.#stopChildren(task.id, force);
     if (isolate === undefined || execution < 0) return;
+    if (recursive) isolate.cancelled.add(task.id);
     if (this.#revoke(task)) return this.#step({ type: "done", task, retry: false, now });
     if (isolate.client !== undefined) {
       this.#send(isolate.client, { type: "abort", handle: execution, reason: error.message });
@@ -1690,6 +1709,7 @@ export class NodeServer {
       process,
       client: undefined,
       executions: new Map(),
+      cancelled: new Set(),
       freeSlots: Array.from({ length: CLAIM_SLOTS }, (_, i) => i),
       nextExecution: 0,
       residents,

@@ -259,6 +259,15 @@ onNode("cancel aborts the signal of a running task, and of what it has submitted
   await until("the child is aborted", () => notes.lines().includes("aborted"));
 });
 
+onNode("cancel reaches what a running task submits after it was cancelled", async () => {
+  using notes = temporaryFile();
+  const ref = f.submitsLate.remote(notes.path);
+  await until("it runs", () => notes.lines().includes("started"));
+  cancel(ref);
+  await until("its child has an answer", () => notes.lines().length > 1);
+  assertEquals(notes.lines(), ["started", "TASK_CANCELLED"]);
+});
+
 onNode("cancel with force ends even an endless loop, and other tasks go on", async () => {
   using notes = temporaryFile();
   const ref = f.endless.remote(notes.path);
