@@ -198,7 +198,11 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     node.describe(describe(other));
     connectMissing();
   });
-  await gcs.watch(DRAINS + config.id, (_, value) => value !== undefined && asked.resolve());
+  await gcs.watch(DRAINS + config.id, (key, value) => {
+    if (value === undefined) return;
+    asked.resolve();
+    gcs.delete(key).catch(() => {}); // it is heard; if the store is away, the entry stays, and nobody minds
+  });
   const stopLoads = reportLoads(gcs, node);
   let cancelRedial: () => void = () => {};
   const redial = () => {

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { showGpus } from "./gpus.ts";
 import type { ActorSettings } from "../core/actor_options.ts";
 import { UsageError } from "../core/errors.ts";
 import { ChildIds, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
@@ -119,6 +120,7 @@ export class ActorHost {
       chores: new ChildIds(message.task, CHORES),
     };
     this.#instances.set(instance.number, instance);
+    showGpus(message.gpus); // its class may be what loads the library
     const ended = () => {
       if (instance.object !== undefined) this.#dirty.add(instance);
       else this.#instances.delete(instance.number);

@@ -39,6 +39,7 @@ import { pack } from "../store/serialize.ts";
 import { ActorHost } from "./actor_host.ts";
 import { collectGarbage } from "./collect.ts";
 import { type Client, type Scope, scopeOf } from "./client.ts";
+import { showGpus } from "./gpus.ts";
 import type { Handle } from "./handle.ts";
 import { Entry } from "./ref.ts";
 import { find, isBuiltIn, namesOf, setLoading } from "./registry.ts";
@@ -528,6 +529,7 @@ export class Executor {
 
   #run(execution: Execution, fn: (...args: unknown[]) => unknown, args: unknown[]): void {
     const place = this.#placeOf(execution);
+    showGpus(execution.message.gpus);
     if (execution.settings.stream) {
       place.run(() => this.#stream(execution, fn, args));
       return;

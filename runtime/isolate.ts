@@ -13,6 +13,7 @@ import { ObjectStore } from "../store/object_store.ts";
 import { Client } from "./client.ts";
 import { forwardConsole } from "./console.ts";
 import { Executor, taskHandle, taskScope, userStack } from "./executor.ts";
+import { inOwnProcess } from "./gpus.ts";
 import * as rayd from "./mod.ts";
 import { enterModule, setBundle } from "./registry.ts";
 import { setClient } from "./session.ts";
@@ -35,7 +36,10 @@ export async function runIsolate(config: IsolateConfig): Promise<void> {
     if (config.claims === undefined && error instanceof Deno.errors.ConnectionRefused) Deno.exit(0);
     throw error;
   }
-  if (config.claims === undefined) store.dieWithParent(config.parent);
+  if (config.claims === undefined) {
+    store.dieWithParent(config.parent);
+    inOwnProcess();
+  }
   const client = new Client({
     role: "isolate",
     isolate: config.isolate,

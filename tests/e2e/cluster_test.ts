@@ -15,6 +15,7 @@ export const busy = remote(async function busy(i: number, ms: number) {
   await new Promise((resolve) => setTimeout(resolve, ms));
   return [i, context().nodeId] as const;
 });
+export const visible = remote(function visible() { return [context().gpuIds.join(), Deno.env.get("CUDA_VISIBLE_DEVICES")]; });
 export const fail = remote(function fail() { throw new RangeError("far away"); });
 export const count = remote(function* count(n: number) { for (let i = 0; i < n; i++) yield i; });
 export const filled = remote(function filled(n: number, by: number) { return new Float64Array(n).fill(by); });
@@ -114,6 +115,7 @@ if (import.meta.main) {
   print("nodes", (await nodes()).map(({ resources }) => [resources.cpu ?? 0, resources.gpu ?? 0]).sort());
   const [here, there] = await get([where.remote(), where.options(far).remote()]);
   print("gpu tasks go to where GPUs are", here !== there);
+  print("and see theirs", await get(visible.options(far).remote()));
   const all = await get(Array.from({ length: 60 }, (_, i) => busy.remote(i, 30)));
   print("tasks spread", new Set(all.map(([, node]) => node)).size);
   print("results in order", all.every(([i], at) => i === at));
@@ -158,6 +160,7 @@ if (import.meta.main) {
   assertEquals(await cluster.run(), {
     "nodes": [[1, 0], [1, 1]],
     "gpu tasks go to where GPUs are": true,
+    "and see theirs": ["0", "0"],
     "tasks spread": 2,
     "results in order": true,
     "tree": 64,
