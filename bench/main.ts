@@ -18,6 +18,8 @@ import { busyElsewhere, cpuTime, describeMachine, type Machine } from "./machine
 const HERE = new URL(".", import.meta.url).pathname;
 const PYTHON = `${HERE}.peers/venv/bin/python`;
 
+const V8_FLAGS = "--single-threaded-gc,--expose-gc";
+
 /** Others that keep more than this many cores busy make a round doubtful. */
 const BUSY_CORES_MAX = 0.7;
 /** How long the machine is watched before a round. */
@@ -27,7 +29,8 @@ const PROGRAM_MS_MAX = 300_000;
 
 /** How each system is started; it gets an {@link Assignment} as its last argument. */
 const SYSTEMS: Readonly<Record<string, readonly string[]>> = {
-  "rayd": [Deno.execPath(), "run", "-A", "--no-check", `${HERE}rayd.ts`],
+  // With the flags that the executable has built in.
+  "rayd": [Deno.execPath(), "run", "-A", "--no-check", `--v8-flags=${V8_FLAGS}`, `${HERE}rayd.ts`],
   "ray": [PYTHON, `${HERE}peers/ray_bench.py`],
   "dask": [PYTHON, `${HERE}peers/dask_bench.py`],
   "piscina": ["node", `${HERE}peers/pools_bench.mjs`],
