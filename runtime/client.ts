@@ -50,7 +50,7 @@ import type { ObjectStore } from "../store/object_store.ts";
 import { pack, type Packet, type PackExtension, unpack, type UnpackExtension } from "../store/serialize.ts";
 import { Channel } from "../transport/channel.ts";
 import { decodeFromNode } from "../transport/codec.ts";
-import { collectGarbage, collectionMs } from "./collect.ts";
+import { collectGarbage, collectionMs, collectYoung } from "./collect.ts";
 import { entryOfHandle, Handle, makeHandle, packedHandle } from "./handle.ts";
 import { Entry, entryOf, Ref } from "./ref.ts";
 import { RefStream, StreamState } from "./stream.ts";
@@ -855,6 +855,12 @@ export class Client {
    */
   async #collectViews(): Promise<void> {
     this.#viewBytesMax = Infinity;
+    await collectYoung(this.#options.clock);
+    if (this.#ended !== undefined) return;
+    if (this.store.pinnedBytes <= VIEW_BYTES_MIN / 2) {
+      this.#viewBytesMax = VIEW_BYTES_MIN;
+      return this.flush();
+    }
     await collectGarbage(this.#options.clock);
     if (this.#ended !== undefined) return;
     this.#viewBytesMax = Math.max(
@@ -1152,7 +1158,8 @@ export class Client {
       return false;
     }
     this.#letGoBytes = 0;
-    await collectGarbage(this.#options.clock);
+    await collectYoung(this.#options.clock);
+    if (this.#letGoBytes < bytes) await collectGarbage(this.#options.clock);
     this.#fruitless = this.#letGoBytes >= bytes ? 0 : Math.min(this.#fruitless + 1, 5);
     this.#collectsToSkip = this.#fruitless === 0 ? 0 : 2 ** this.#fruitless;
     this.flush();
@@ -1212,7 +1219,7 @@ const NAMED_MAX = 3;
 const REUSE_BYTES_MIN = 4 * 1024 * 1024;
 
 /** Views of so many bytes are no reason to look which of them are in use. */
-const VIEW_BYTES_MIN = 16 * 1024 * 1024;
+const VIEW_BYTES_MIN = 4 * 1024 * 1024;
 
 /** How fast memory is faulted in (0.3 to 1.1 GB/s were measured). */
 const COLD_BYTES_PER_MS = 1e6;

@@ -7,6 +7,9 @@
  * for, it collects all garbage there is, several times over, and tries again (V8, `Heap::AllocateExternalBackingStore`).
  * So a buffer is asked for that no machine could give.
  *
+ * Most of what is let go of was made a moment ago. With the flag, the engine can be asked to look at what is young only,
+ * which takes 0.3 ms instead of 10: where that is enough, nothing more is done.
+ *
  * @module
  */
 
@@ -16,7 +19,7 @@ import type { Clock } from "../core/clock.ts";
 const IMPOSSIBLE_BYTES = Number.MAX_SAFE_INTEGER;
 
 /** The engine's own call, which is there with the flag `--expose-gc`. */
-const { gc } = globalThis as { gc?: () => void };
+const { gc } = globalThis as { gc?: (options?: { readonly type: "minor" }) => void };
 
 let running: Promise<void> | undefined;
 let lastMs = 0;
@@ -33,6 +36,15 @@ export function collectionMs(): number {
  */
 export function collectGarbage(clock: Clock): Promise<void> {
   return running ??= collect(clock).finally(() => running = undefined);
+}
+
+/** As {@link collectGarbage}, of what was made lately; nothing where the engine cannot be asked for that. */
+export async function collectYoung(clock: Clock): Promise<void> {
+  if (gc === undefined) return;
+  await clock.turn();
+  gc({ type: "minor" });
+  await clock.turn();
+  await clock.turn();
 }
 
 async function collect(clock: Clock): Promise<void> {
