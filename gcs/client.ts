@@ -268,7 +268,7 @@ export class GcsClient {
     try {
       stream = await this.#options.connect();
     } catch (error) {
-      const failure = error instanceof RaydError
+      const failure = error instanceof RaydError && !(error instanceof DisconnectedError)
         ? error
         : new DisconnectedError(`Cannot reach the control store: ${(error as Error).message}`, {
           cause: error,

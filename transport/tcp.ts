@@ -65,7 +65,7 @@ function listenTls(hostname: string, port: number, { cert, key }: TlsIdentity): 
 /**
  * Connects.
  *
- * @throws {DisconnectedError} If nobody answers within the deadline, or shows a certificate that the authority did not
+ * @throws {DisconnectedError} If nobody listens there, or answers within the deadline, or if it shows a certificate that the authority did not
  *   sign.
  */
 export async function dialTcp(
@@ -82,6 +82,14 @@ export async function dialTcp(
   });
   try {
     return await Promise.race([connecting, late.promise]);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
+    throw new DisconnectedError(
+      `nobody listens at ${hostname}:${port}: start a head there (rayd head), or see that it runs`,
+      {
+        cause: error,
+      },
+    );
   } finally {
     cancel();
   }
