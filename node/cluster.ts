@@ -28,6 +28,7 @@ import {
   prefersSome,
   showPlacement,
 } from "../core/placement.ts";
+import { type Backlog, balance, type Balanced, IDLE_ONLY_MS } from "../scheduler/balance.ts";
 import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
 import type { ResourcePool } from "../scheduler/resources.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
@@ -66,12 +67,7 @@ export interface ClusterServices {
   /** Takes a waiting task from the local scheduler, if there is one that is accepted. */
   giveAway(accept: (task: TaskRecord) => boolean): TaskRecord | undefined;
   /** What waits here. */
-  backlog(): {
-    readonly queued: number;
-    readonly waitedMs: number;
-    readonly meanMs: number;
-    readonly lanes: number;
-  };
+  backlog(): Backlog;
   /** Shows a program what a task of it has printed elsewhere. */
   output(message: Extract<FromNode, { type: "output" }>): void;
 }
@@ -94,14 +90,8 @@ interface Remote {
   released: ObjectId[];
 }
 
-/** A wait that is no reason to send a task elsewhere, in milliseconds. */
-const SPILL_WAIT_MS = 5;
-
 /** How long a task would wait for a node that it prefers, in milliseconds. */
 const PREFERRED_WAIT_MS = 100;
-
-/** An idle node takes a task that waits here for longer than that, whatever the estimates say. */
-const IDLE_ONLY_MS = 2;
 
 /** This node's dealings with others. */
 export class Cluster {
@@ -120,11 +110,18 @@ export class Cluster {
   /** This node is about to end: what it can give to others, it gives. */
   draining = false;
   readonly #introduced: ObjectId[] = [];
+  readonly #balanced: Balanced<TaskRecord, Remote>;
 
   /** @param node What the cluster needs of its node. */
   constructor(node: ClusterServices) {
     this.#node = node;
     this.#self = { id: hex(node.id), labels: node.labels };
+    this.#balanced = {
+      backlog: () => node.backlog(),
+      giveAway: (accept) => node.giveAway(accept),
+      place: (task, limitMs) => task.foreign ? undefined : this.#place(task, limitMs),
+      delegate: (task, remote) => this.#delegate(task, remote),
+    };
   }
 
   // --- Membership ---------------------------------------------------------------------------------------------
@@ -341,21 +338,7 @@ export class Cluster {
   /** Gives waiting tasks to nodes where they start sooner. */
   balance(): void {
     if (this.#byNode.size === 0) return;
-    for (;;) {
-      const { queued, waitedMs, meanMs, lanes } = this.#node.backlog();
-      if (queued === 0) return;
-      const waitMs = queued / lanes * meanMs;
-      const limitMs = waitMs > SPILL_WAIT_MS ? waitMs : waitedMs > SPILL_WAIT_MS ? IDLE_ONLY_MS : 0;
-      if (limitMs === 0) return;
-      let target: Remote | undefined;
-      const task = this.#node.giveAway((task) => {
-        if (task.foreign) return false;
-        target = this.#place(task, limitMs);
-        return target !== undefined;
-      });
-      if (task === undefined) return;
-      this.#delegate(task, target!);
-    }
+    balance(this.#balanced);
   }
 
   #delegate(task: TaskRecord, remote: Remote): void {

@@ -1,0 +1,45 @@
+/**
+ * When a node gives tasks away: how long the wait must be, how good the other node, and where it stops.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import { type Backlog, balance, spillLimitMs } from "../scheduler/balance.ts";
+
+function backlog(given: Partial<Backlog>): Backlog {
+  return { queued: 10, waitedMs: 0, meanMs: 1, lanes: 4, ...given };
+}
+
+Deno.test("spillLimitMs is the wait where that is long, and none where it is short", () => {
+  assertEquals(spillLimitMs(backlog({ queued: 40 })), 10);
+  assertEquals(spillLimitMs(backlog({ queued: 20 })), 0);
+  assertEquals(spillLimitMs(backlog({ queued: 0, waitedMs: 100, meanMs: 100 })), 0);
+});
+
+Deno.test("spillLimitMs allows only idle nodes where a task has waited against all estimates", () => {
+  assertEquals(spillLimitMs(backlog({ waitedMs: 5 })), 0);
+  assertEquals(spillLimitMs(backlog({ waitedMs: 6 })), 2);
+});
+
+Deno.test("balance gives the youngest away until the wait is short, or no node is better", () => {
+  const run = (places: number) => {
+    const queue = Array.from({ length: 30 }, (_, i) => i);
+    const given: number[] = [];
+    balance<number, string>({
+      backlog: () => backlog({ queued: queue.length, lanes: 1 }),
+      giveAway: (accept) => accept(queue.at(-1)!) ? queue.pop() : undefined,
+      place: (_, limitMs) => {
+        assertEquals(limitMs, queue.length);
+        return given.length < places ? "other" : undefined;
+      },
+      delegate: (task, target) => {
+        assertEquals(target, "other");
+        given.push(task);
+      },
+    });
+    return { given, left: queue.length };
+  };
+  assertEquals(run(3), { given: [29, 28, 27], left: 27 });
+  assertEquals(run(Infinity).left, 5);
+});
