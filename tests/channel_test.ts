@@ -6,6 +6,7 @@
  */
 
 import { assertEquals, assertInstanceOf } from "@std/assert";
+import { random } from "../bench/simulate/random.ts";
 import { assert } from "../core/assert.ts";
 import { DisconnectedError, ProtocolError, type RaydError } from "../core/errors.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
@@ -15,7 +16,6 @@ import { ByteWriter } from "../transport/bytes.ts";
 import { type ByteStream, Channel, type FlushPolicy, streamPair } from "../transport/channel.ts";
 import { decodeFromNode, decodeToNode, encode } from "../transport/codec.ts";
 import { sameToken } from "../transport/token.ts";
-import { random } from "./scheduler_sim.ts";
 
 type NodeChannel = Channel<FromNode, ToNode>;
 type ClientChannel = Channel<ToNode, FromNode>;

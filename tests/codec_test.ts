@@ -7,6 +7,7 @@
 
 import { assertEquals, assertInstanceOf, AssertionError, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { random } from "../bench/simulate/random.ts";
 import type { ActorSettings } from "../core/actor_options.ts";
 import { assert } from "../core/assert.ts";
 import { ProtocolError } from "../core/errors.ts";
@@ -24,7 +25,6 @@ import {
 import { parseTaskOptions, type TaskSettings } from "../core/options.ts";
 import { ByteReader, ByteWriter } from "../transport/bytes.ts";
 import { decodeFromNode, decodeFromPeer, decodeToNode, encode } from "../transport/codec.ts";
-import { random } from "./scheduler_sim.ts";
 
 /** How many broken frames are tried: `RAYD_FUZZ_FRAMES`. */
 const FRAMES = Number(Deno.env.get("RAYD_FUZZ_FRAMES") ?? 100_000);

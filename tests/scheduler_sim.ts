@@ -8,6 +8,7 @@
  */
 
 import { assertEquals, AssertionError } from "@std/assert";
+import { random } from "../bench/simulate/random.ts";
 import type { TaskId } from "../core/ids.ts";
 import { RESOURCE_UNIT } from "../core/options.ts";
 import {
@@ -19,17 +20,6 @@ import {
 } from "../scheduler/local.ts";
 import { STARVING_MS } from "../scheduler/queue.ts";
 import { ResourcePool, type Shape, Shapes } from "../scheduler/resources.ts";
-
-/** Numbers below 1, the same for the same seed (mulberry32 by Tommy Ettinger, public domain). */
-export function random(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = state + 0x6d2b79f5 | 0;
-    let mixed = Math.imul(state ^ state >>> 15, state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ mixed >>> 7, mixed | 61);
-    return ((mixed ^ mixed >>> 14) >>> 0) / 2 ** 32;
-  };
-}
 
 /** Amounts in whole resources, as units. */
 export function units(amounts: Readonly<Record<string, number>>): Record<string, number> {
