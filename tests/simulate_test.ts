@@ -176,3 +176,14 @@ Deno.test("the work of one driver keeps ten nodes busy, and a short queue stays 
   assert(busy.utilisation > 0.95, `only ${busy.utilisation} of the CPUs were busy`);
   assert(idle.delegated < 0.05, `${idle.delegated} of the tasks went elsewhere`);
 });
+
+Deno.test("what a driver submits when it is told of a result belongs to the run", () => {
+  const world = new World({ seed: 1, nodes: [{ cpu: 1 }] });
+  const shape = world.shape({ cpu: 1 });
+  const chain = (left: number) => {
+    world.submit(0, [{ shape, ms: 1, ended: () => left > 1 ? chain(left - 1) : undefined }]);
+  };
+  chain(10);
+  assert(world.run(MS_MAX));
+  assertEquals(world.results().tasks, 10);
+});

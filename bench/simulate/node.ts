@@ -165,12 +165,13 @@ export class SimNode implements IsolateHost {
     };
   }
 
-  /** The node is gone, with all that ran on it. */
-  die(): void {
+  /** The node is gone, with all that ran on it. @returns How many results its driver was yet to be told. */
+  die(): number {
     this.alive = false;
     this.#inbox = [];
     for (const { attempt } of this.#started) attempt.spec.running--;
     this.#started.clear();
+    return this.#toDriver.length;
   }
 
   /** Attempts that have an isolate or wait for one. */

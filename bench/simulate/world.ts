@@ -114,6 +114,8 @@ export class World implements NodeWorld {
   #ending = { between: 0, all: 0 };
   #latencies = 0;
   #latencyCount = 0;
+  /** Tasks that have ended, and whose drivers do not know it yet. */
+  #untold = 0;
   readonly #delays: number[] = [];
   #machineMs = 0;
   /** What had been busy when the measured time began. */
@@ -199,7 +201,7 @@ export class World implements NodeWorld {
   kill(index: number): void {
     const node = this.nodes[index]!;
     if (!node.alive) return;
-    node.die();
+    this.#untold -= node.die();
     for (const spec of this.open) if (spec.origin === index) this.ended(spec, "orphaned");
     this.timeline.after(this.costs.detectMs, () => {
       for (const other of this.nodes) other.receive([{ type: "peerDown", node: index }]);
@@ -210,7 +212,9 @@ export class World implements NodeWorld {
   run(untilMs: number): boolean {
     const { timeline } = this;
     while (timeline.now < untilMs) {
-      if (this.#submitted > 0 && this.open.size === 0 && this.#driversAreDone()) return true;
+      if (this.#submitted > 0 && this.open.size === 0 && this.#untold === 0 && this.#driversAreDone()) {
+        return true;
+      }
       if (!timeline.step()) break;
     }
     return this.open.size === 0;
@@ -294,6 +298,7 @@ export class World implements NodeWorld {
     );
     spec.outcome = outcome;
     this.#ended++;
+    if (outcome !== "orphaned") this.#untold++;
     const { now } = this.timeline;
     if (outcome !== "done") return;
     if (now >= this.#warmMs) this.#endedMeasured++;
@@ -305,6 +310,7 @@ export class World implements NodeWorld {
   tellDriver(node: number, specs: readonly TaskSpec[]): void {
     this.#ending.all += specs.length;
     this.timeline.after(this.costs.localMs, () => {
+      this.#untold -= specs.length;
       if (!this.nodes[node]!.alive) return;
       this.#drivers.get(node)?.ended(specs.length);
       for (const { draft } of specs) draft.ended?.();
