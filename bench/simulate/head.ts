@@ -23,8 +23,7 @@ export class SimHead {
   readonly #fresh = new Map<number, NodeLoad>();
   #planned = false;
   #busyUntil = 0;
-  /** Thread time, in milliseconds. */
-  threadMs = 0;
+  #threadMs = 0;
   /** Entries written. */
   entries = 0;
 
@@ -34,6 +33,11 @@ export class SimHead {
     this.#costs = costs;
     this.#followers = followers;
     this.#pass = pass;
+  }
+
+  /** Thread time so far, in milliseconds. */
+  get threadMs(): number {
+    return this.#threadMs - Math.max(0, this.#busyUntil - this.#timeline.now);
   }
 
   /** A node says how it is loaded. */
@@ -49,7 +53,7 @@ export class SimHead {
     const loads = Array.from(this.#fresh, ([node, load]) => ({ node, load }));
     this.#fresh.clear();
     const ms = loads.length * this.#followers() * this.#costs.relayUs / 1000;
-    this.threadMs += ms;
+    this.#threadMs += ms;
     this.#busyUntil = this.#timeline.now + ms;
     this.#timeline.at(this.#busyUntil + this.#costs.networkMs, () => {
       this.entries += loads.length * this.#pass(loads);

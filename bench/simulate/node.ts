@@ -58,6 +58,8 @@ export interface NodeWorld {
   readonly central: number | undefined;
   /** Whether a place is chosen by where arguments are. */
   readonly locality: boolean;
+  /** Whether each node has met the others in an order of its own. */
+  readonly rotated: boolean;
   indexOf(id: TaskId): number;
   /** Sends messages to another node, or to the central scheduler. */
   deliver(to: number, messages: readonly Inbound[]): void;
@@ -374,9 +376,11 @@ export class SimNode implements IsolateHost {
     let global = this.#global;
     if (global === undefined) {
       global = this.#global = new GlobalScheduler();
-      this.#world.descriptions.forEach((description, node) => {
-        if (node !== this.index && !this.#down.has(node)) global!.join(description);
-      });
+      const { descriptions, rotated } = this.#world;
+      for (let i = 0; i < descriptions.length; i++) {
+        const node = rotated ? (this.index + i) % descriptions.length : i;
+        if (node !== this.index && !this.#down.has(node)) global.join(descriptions[node]!);
+      }
     }
     for (const { at, loads } of this.#loads.splice(0)) {
       for (const { node, load } of loads) global.report(this.#world.descriptions[node]!.id, load, at);

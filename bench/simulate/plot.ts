@@ -6,6 +6,8 @@
  * @module
  */
 
+import { assert } from "../../core/assert.ts";
+
 /** A line. */
 export interface Series {
   readonly name: string;
@@ -38,7 +40,7 @@ export interface Chart {
 }
 
 const WIDTH = 720, HEIGHT = 420;
-const LEFT = 84, RIGHT = 24, TOP = 62, BOTTOM = 64;
+const LEFT = 84, RIGHT = 36, TOP = 62, BOTTOM = 64;
 const LEGEND_LINE = 20;
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const INK = "#24292f", PALE = "#6e7781", GRID = "#e4e7eb";
@@ -124,6 +126,10 @@ interface Scale {
 function scale(axis: Axis, values: readonly number[], start: number, end: number): Scale {
   const show = axis.show ?? short;
   if (axis.log) {
+    assert(
+      values.every((value) => value > 0),
+      `a logarithmic axis (${axis.title}) has no place for ${values}`,
+    );
     const from = axis.from ?? 10 ** Math.floor(Math.log10(Math.min(...values)) + 1e-9);
     const to = axis.to ?? 10 ** Math.ceil(Math.log10(Math.max(...values)) - 1e-9);
     const ticks = axis.ticks ?? powers(from, to);
