@@ -30,7 +30,7 @@ export interface SpillerOptions {
 }
 
 /** How long collectors get to let go of what nobody uses, and how long they are left alone when that was in vain. */
-const COLLECT_MS = 40, COLLECT_AGAIN_MS = 500;
+const COLLECT_MS = 120, COLLECT_AGAIN_MS = 800;
 
 /** How often someone who waits for room looks again. */
 const RETRY_MS = 20;

@@ -50,7 +50,7 @@ import type { ObjectStore } from "../store/object_store.ts";
 import { pack, type Packet, type PackExtension, unpack, type UnpackExtension } from "../store/serialize.ts";
 import { Channel } from "../transport/channel.ts";
 import { decodeFromNode } from "../transport/codec.ts";
-import { collectGarbage, collectionMs, collectYoung } from "./collect.ts";
+import { CAN_COLLECT_YOUNG, collectGarbage, collectionMs, collectYoung } from "./collect.ts";
 import { entryOfHandle, Handle, makeHandle, packedHandle } from "./handle.ts";
 import { Entry, entryOf, Ref } from "./ref.ts";
 import { RefStream, StreamState } from "./stream.ts";
@@ -1219,7 +1219,7 @@ const NAMED_MAX = 3;
 const REUSE_BYTES_MIN = 4 * 1024 * 1024;
 
 /** Views of so many bytes are no reason to look which of them are in use. */
-const VIEW_BYTES_MIN = 4 * 1024 * 1024;
+const VIEW_BYTES_MIN = (CAN_COLLECT_YOUNG ? 4 : 16) * 1024 * 1024;
 
 /** How fast memory is faulted in (0.3 to 1.1 GB/s were measured). */
 const COLD_BYTES_PER_MS = 1e6;

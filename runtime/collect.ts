@@ -21,8 +21,13 @@ const IMPOSSIBLE_BYTES = Number.MAX_SAFE_INTEGER;
 /** The engine's own call, which is there with the flag `--expose-gc`. */
 const { gc } = globalThis as { gc?: (options?: { readonly type: "minor" }) => void };
 
+/** The collection that is under way, and the one that has not looked yet. */
 let running: Promise<void> | undefined;
+let next: Promise<void> | undefined;
 let lastMs = 0;
+
+/** Whether the engine can be asked to look at what is young only. */
+export const CAN_COLLECT_YOUNG = gc !== undefined;
 
 /** How long the last collection took, in milliseconds: it grows with the program's heap. */
 export function collectionMs(): number {
@@ -30,12 +35,16 @@ export function collectionMs(): number {
 }
 
 /**
- * Makes the engine collect garbage and run finalizers. Calls that overlap share one collection.
+ * Makes the engine collect garbage and run finalizers. Calls share a collection that has not looked yet; one that has
+ * would not see what was let go of since.
  *
  * @param clock Where turns of the event loop come from.
  */
 export function collectGarbage(clock: Clock): Promise<void> {
-  return running ??= collect(clock).finally(() => running = undefined);
+  return next ??= (async () => {
+    await running;
+    await (running = collect(clock));
+  })();
 }
 
 /** As {@link collectGarbage}, of what was made lately; nothing where the engine cannot be asked for that. */
@@ -50,6 +59,7 @@ export async function collectYoung(clock: Clock): Promise<void> {
 async function collect(clock: Clock): Promise<void> {
   // What the running turn has touched is kept alive until its end.
   await clock.turn();
+  next = undefined;
   const started = clock.now();
   if (gc !== undefined) gc();
   else {
