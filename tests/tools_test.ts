@@ -309,11 +309,14 @@ onNode("ActorPool reads endless values no further ahead than it has actors", asy
 });
 
 onNode("ActorPool begins submitted work when an actor is idle", async () => {
-  const pool = workers();
-  for (const n of [1, 2, 3]) pool.submit((worker, n) => worker.work.remote(n, n === 1 ? 200 : 0), n);
+  const pool = workers(), event = new Event();
+  for (const n of [1, 2, 3]) {
+    pool.submit((worker, n) => n === 1 ? worker.workAfter.remote(n, event) : worker.work.remote(n), n);
+  }
   assertEquals([pool.hasNext(), pool.hasFree()], [true, false]);
   assertEquals(await pool.getNextUnordered(), "b2");
   await assertRejects(() => pool.getNext({ timeout: 1 }), GetTimeoutError);
+  await event.set();
   assertEquals([await pool.getNext(), await pool.getNext()], ["a1", "b3"]);
   assertEquals([pool.hasNext(), pool.hasFree()], [false, true]);
   await assertRejects(() => pool.getNext(), UsageError, "has no work");
