@@ -29,6 +29,7 @@ export async function startNode(
     token,
     head,
     hostname: options.host,
+    checkHostname: (hostname) => checkBind(hostname, options),
     socket: `\0rayd-${randomHex(16)}`,
     resources: options.resources,
     labels: options.labels,

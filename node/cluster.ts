@@ -8,7 +8,7 @@
  * An object that came from a peer has its *home* there: the peer keeps it for as long as this node says that it holds
  * it, knows its outcome when that is not known here, and sends its bytes when they are wanted. Homes form a tree with the
  * node that made the object at its root. When a peer is gone, tasks that it had are run again, and objects that had their
- * home there and are not here are lost.
+ * home there and are not here have to be made again (`node/lineage.ts`).
  *
  * Pure but for what it is handed: sockets, clocks and the control store are its owner's.
  *
@@ -44,7 +44,6 @@ export interface ClusterServices {
   readonly tasks: Map<TaskId, TaskRecord>;
   readonly clients: Map<number, Client>;
   now(): number;
-  flush(): void;
   log(level: "info" | "warn" | "error", message: string): void;
   send(client: Client, message: Message): void;
   /** Whether the actor is one of this node's own. */
@@ -226,13 +225,6 @@ export class Cluster {
     this.#global.report(id, load, this.#node.now());
   }
 
-  /** What waits for a node that could run it, in words. */
-  homeless(): string[] {
-    return [...this.#homeless, ...this.#homelessActors.keys()].map((task) =>
-      `${task.entry.settings.name} waits: ${lacking(task)}`
-    );
-  }
-
   // --- Giving tasks away --------------------------------------------------------------------------------------
 
   /** Whether a task may ever run on this node. */
@@ -366,7 +358,6 @@ export class Cluster {
     const handle = remote.nextHandle = (remote.nextHandle + 1) % 0x1_0000_0000;
     remote.pending.set(handle, task);
     task.remote = remote.client.id;
-    task.remoteHandle = handle;
     task.isolate = -1;
     return handle;
   }

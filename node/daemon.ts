@@ -44,6 +44,8 @@ export interface DaemonConfig {
   readonly head: { readonly hostname: string; readonly port: number };
   /** The address to listen on, and to be reached by; by default the one that reaches the head. */
   readonly hostname: string | undefined;
+  /** Refuses an address that may not be listened on. @throws {UsageError} */
+  readonly checkHostname: (hostname: string) => void;
   /** The name of an abstract unix socket, for programs of this machine. */
   readonly socket: string;
   readonly resources: Readonly<Record<string, number>>;
@@ -109,6 +111,12 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const register = (node: NodeRegistration) => gcs.put(NODES + node.id, writeRegistration(node), ANY, true);
   await gcs.start();
   const hostname = config.hostname ?? localAddress;
+  try {
+    config.checkHostname(hostname);
+  } catch (error) {
+    gcs.close();
+    throw error;
+  }
   const store = ObjectStore.create(config.library, { capacity: config.storeMemory });
   const programs = Deno.listen({ transport: "unix", path: config.socket });
   const peers = listenTcp(hostname, 0, config.tls);

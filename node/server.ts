@@ -287,7 +287,6 @@ export class NodeServer {
       tasks: this.#tasks,
       clients: this.#clients,
       now: () => this.#now(),
-      flush: () => this.#flush(),
       log: this.#options.log,
       send: (client, message) => this.#send(client, message),
       hasActor: (id) => this.#actors.has(id),
@@ -354,7 +353,7 @@ export class NodeServer {
   /** Takes a connection. @param stream Its bytes. */
   accept(stream: ByteStream): void {
     const channel = new Channel<Message, ToNode>(stream, decodeToNode, "manual");
-    const client = this.#client(channel, undefined);
+    const client = this.#client(channel);
     channel.start({
       message: (message) => this.#message(client, message),
       drained: () => this.#drained(),
@@ -367,7 +366,7 @@ export class NodeServer {
     this.#startPeer(stream);
   }
 
-  /** Connects to another node. @param stream The way there. @param token What it wants to see. */
+  /** Connects to another node. @param stream The way there. */
   connectPeer(stream: ByteStream): void {
     const client = this.#startPeer(stream);
     this.#send(client, {
@@ -386,7 +385,7 @@ export class NodeServer {
 
   #startPeer(stream: ByteStream): Client {
     const channel = new Channel<Message, FromPeer>(stream, decodeFromPeer, "manual");
-    const client = this.#client(channel, undefined);
+    const client = this.#client(channel);
     channel.start({
       message: (message) => this.#peerMessage(client, message),
       drained: () => this.#drained(),
@@ -401,11 +400,11 @@ export class NodeServer {
     this.#flush();
   }
 
-  #client(channel: Outlet, role: Client["role"]): Client {
+  #client(channel: Outlet): Client {
     const client: Client = {
       id: this.#nextClient++,
       channel,
-      role,
+      role: undefined,
       job: this.#options.id,
       behalfOfDriver: false,
       held: undefined,

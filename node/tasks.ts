@@ -79,9 +79,8 @@ export class TaskRecord implements SchedulerTask {
   argumentsKept = false;
   /** What was answered, by index, where its submitter may be run again and must get the same. */
   answers: Outcome[] | undefined = undefined;
-  /** The peer that it was given to, by its client's number, and what the two call it; -1 while it is this node's. */
+  /** The peer that it was given to, by its client's number; -1 while it is this node's. */
   remote = -1;
-  remoteHandle = -1;
   /** Outcomes that the peer has told of so far. */
   collected: (Outcome | undefined)[] | undefined = undefined;
   /** It runs again because what it made is gone. */

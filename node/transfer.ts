@@ -53,9 +53,6 @@ export class Transfers {
   readonly #idle = new Map<TaskId, ByteStream[]>();
   readonly #serving = new Set<ByteStream>();
   #closed = false;
-  /** Bytes that came and went. */
-  received = 0;
-  sent = 0;
 
   /** @param node What transfers need of their node. */
   constructor(node: TransferServices) {
@@ -105,7 +102,6 @@ export class Transfers {
         await writeAll(stream, block);
       }
       await writeAll(stream, hashes.value());
-      this.sent += length;
     } finally {
       view?.release();
     }
@@ -171,7 +167,6 @@ export class Transfers {
       throw failed.reason;
     }
     store.seal(id);
-    this.received += size;
     return undefined;
   }
 

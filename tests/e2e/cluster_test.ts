@@ -511,6 +511,9 @@ if (import.meta.main) {
   await using head = on(0, ["head", "--port", "6380", ...options(0)], env);
   await head.printed("The token is in");
   env.RAYD_ADDRESS = `${address(0)}:6380`;
+  const open = on(1, ["worker", "--cpus", "1", "--store-memory", "128MB"], env);
+  assertEquals((await open.ended()).code, 1);
+  assertStringIncludes(open.stderr, "Cannot listen on 10.77.");
   await using worker1 = on(1, ["worker", "--resources", "host1=1", ...options(1)], env);
   await worker1.printed("has joined");
   await using worker2 = on(2, ["worker", "--resources", "host2=1", ...options(2)], env);
