@@ -6,7 +6,7 @@
 
 import { UsageError } from "../core/errors.ts";
 import { type Daemon, startDaemon } from "../node/daemon.ts";
-import { hostCommand, storeMemoryOf } from "../runtime/machine.ts";
+import { hostCommand, machineId, storeMemoryOf } from "../runtime/machine.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import type { DaemonOptions } from "./daemon_options.ts";
@@ -87,15 +87,6 @@ export function checkBind(
     `Cannot listen on ${hostname}: others could read what is sent there. Give certificates (--tls-cert, ` +
       `--tls-key, --tls-ca), or say --insecure-bind if the network is yours alone`,
   );
-}
-
-/** This machine's boot: programs with the same one can reach a node's socket and store. */
-export function machineId(): string {
-  try {
-    return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
-  } catch {
-    return Deno.hostname();
-  }
 }
 
 /** Random hexadecimal digits, two a byte. */

@@ -17,7 +17,7 @@ import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
 import { readToken, tokenFile } from "../transport/credentials.ts";
 import { connectCluster } from "./cluster_client.ts";
-import { machineId } from "./daemon.ts";
+import { machineId } from "../runtime/machine.ts";
 import type { Command } from "./mod.ts";
 import { CommandLineError, print } from "./output.ts";
 

@@ -9,7 +9,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { RaydError } from "../core/errors.ts";
 import { NODES, readRegistration } from "../node/registration.ts";
 import { connectCluster } from "./cluster_client.ts";
-import { machineId } from "./daemon.ts";
+import { machineId } from "../runtime/machine.ts";
 import type { Command } from "./mod.ts";
 import { CommandLineError, complain, print } from "./output.ts";
 

@@ -14,6 +14,7 @@ import { returnId } from "../core/ids.ts";
 import type { Outcome } from "../core/messages.ts";
 import { type CallRecord, NodeActor } from "./actor_records.ts";
 import type { ObjectDirectory } from "./directory.ts";
+import { refersTo } from "./outcomes.ts";
 import type { TaskRecord } from "./tasks.ts";
 
 /** A caller that may be run again. */
@@ -97,7 +98,7 @@ export class AnswerBook {
     if (answered === undefined) return;
     this.#answered.delete(id);
     answered.outcomes.forEach((outcome, index) => {
-      if (isKept(outcome)) this.#directory.unuse(returnId(id, index));
+      if (refersTo(outcome)) this.#directory.unuse(returnId(id, index));
     });
   }
 
@@ -117,15 +118,10 @@ export class AnswerBook {
     const answered = this.#answered.get(id);
     if (answered === undefined) return false;
     answered.outcomes.forEach((outcome, index) => {
-      if (index > 0) give(index, isKept(outcome), outcome);
+      if (index > 0) give(index, refersTo(outcome), outcome);
     });
     const first = answered.outcomes[0]!;
-    give(0, isKept(first), first);
+    give(0, refersTo(first), first);
     return true;
   }
-}
-
-/** Whether an outcome is an object of the directory, rather than its owner's alone. */
-function isKept(outcome: Outcome): boolean {
-  return outcome.kind === "stored" || outcome.kind === "inline" && outcome.contains.length > 0;
 }

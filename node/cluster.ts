@@ -32,6 +32,7 @@ import { type Backlog, balance, type Balanced, IDLE_ONLY_MS } from "../scheduler
 import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
 import type { ResourcePool } from "../scheduler/resources.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
+import { refersTo } from "./outcomes.ts";
 import { asksOnce, type Client } from "./peers.ts";
 import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
 
@@ -756,11 +757,6 @@ function placedNode({ id, labels }: NodeDescription): PlacedNode {
 function fitsNode({ shape: { demand }, entry }: TaskRecord, node: NodeDescription): boolean {
   for (const name in demand) if ((node.resources[name] ?? 0) < demand[name]!) return false;
   return mayRunOn(entry.settings.placement, placedNode(node));
-}
-
-/** Whether an outcome is nothing without the node that it came from. */
-export function refersTo(outcome: Outcome): boolean {
-  return outcome.kind === "stored" || outcome.kind === "inline" && outcome.contains.length > 0;
 }
 
 const NOTHING = new Uint8Array(0);

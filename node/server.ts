@@ -76,9 +76,9 @@ import { decodeFromPeer, decodeToNode } from "../transport/codec.ts";
 import { ObjectDirectory, type ObjectRecord } from "./directory.ts";
 import { CallRecord } from "./actor_records.ts";
 import { ActorServer, type ActorServices } from "./actor_server.ts";
-import { Cluster, refersTo } from "./cluster.ts";
+import { Cluster } from "./cluster.ts";
 import { Lineage } from "./lineage.ts";
-import { packError } from "./outcomes.ts";
+import { packError, refersTo } from "./outcomes.ts";
 import type { Client, Isolate, IsolateFactory, Outlet, Residents } from "./peers.ts";
 import { Spiller } from "./spill.ts";
 import {
@@ -975,7 +975,7 @@ export class NodeServer {
       for (let i = 1; i < items.length; i++) {
         const outcome = items[i];
         if (outcome === undefined || task.results?.[i] !== undefined) continue;
-        const kept = !isOwners(outcome);
+        const kept = refersTo(outcome);
         if (kept) this.#directory.retain(client.id, [returnId(task.id, i)]);
         this.#send(client, { type: "result", handle: message.handle, index: i, kept, outcome });
       }
@@ -1398,9 +1398,9 @@ export class NodeServer {
     if (client?.role === "peer") this.#cluster!.beforeResult(client);
     if (task.answers !== undefined) {
       task.answers[index] = outcome;
-      if (!isOwners(outcome)) this.#directory.use(returnId(task.id, index));
+      if (refersTo(outcome)) this.#directory.use(returnId(task.id, index));
     }
-    if (known === undefined && isOwners(outcome)) {
+    if (known === undefined && !refersTo(outcome)) {
       if (client !== undefined) {
         this.#send(client, { type: "result", handle: task.handle, index, kept: false, outcome });
       }
@@ -1862,11 +1862,6 @@ function stateOf(task: TaskRecord): string {
     default:
       unreachable(task.state);
   }
-}
-
-/** Whether an outcome may be left to its owner alone: it is small, and holds no Refs that must be kept. */
-function isOwners(outcome: Outcome): boolean {
-  return outcome.kind === "error" || outcome.kind === "inline" && outcome.contains.length === 0;
 }
 
 function lost(object: ObjectId): Outcome {

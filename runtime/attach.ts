@@ -10,6 +10,7 @@ import { UsageError } from "../core/errors.ts";
 import type { TaskId } from "../core/ids.ts";
 import { GcsClient } from "../gcs/client.ts";
 import { type NodeRegistration, NODES, readRegistration } from "../node/registration.ts";
+import { machineId } from "./machine.ts";
 import { readTls, readToken } from "../transport/credentials.ts";
 import { dialTcp } from "../transport/tcp.ts";
 
@@ -52,7 +53,7 @@ export async function findNode(address: string, id: TaskId): Promise<FoundNode> 
   // The name of a socket is a machine's own, and so is a store's path: the boot tells machines apart, and whether the
   // socket answers, containers.
   const wanted = Deno.env.get("RAYD_NODE") ?? "";
-  const here = nodes.filter(({ machine, id }) => machine === thisMachine() && id.startsWith(wanted))
+  const here = nodes.filter(({ machine, id }) => machine === machineId() && id.startsWith(wanted))
     .sort((a, b) => a.role === b.role ? a.startedAt - b.startedAt : a.role === "head" ? -1 : 1);
   for (const { socket, storePath } of here) {
     try {
@@ -65,12 +66,4 @@ export async function findNode(address: string, id: TaskId): Promise<FoundNode> 
     `Cannot join the cluster at ${address}: none of its ${nodes.length} nodes runs on this machine. Start one here: ` +
       `rayd worker --address ${address}`,
   );
-}
-
-function thisMachine(): string {
-  try {
-    return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
-  } catch {
-    return Deno.hostname();
-  }
 }

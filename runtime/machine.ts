@@ -66,3 +66,12 @@ function sharedMemoryFree(): number {
     return Infinity;
   }
 }
+
+/** This machine's boot: programs with the same one can reach a node's socket and store. */
+export function machineId(): string {
+  try {
+    return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
+  } catch {
+    return Deno.hostname();
+  }
+}
