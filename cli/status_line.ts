@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { NodeStats } from "../node/server.ts";
+import type { NodeStats } from "../node/questions.ts";
 import { setLineWriter } from "../runtime/console.ts";
 import { clientIfAny } from "../runtime/session.ts";
 import { coloured, complain, print } from "./output.ts";

@@ -17,7 +17,7 @@ import {
   StoreFullError,
 } from "../runtime/mod.ts";
 import { clientIfAny } from "../runtime/session.ts";
-import type { NodeStats } from "../node/server.ts";
+import type { NodeStats } from "../node/questions.ts";
 import { until } from "./fixtures/files.ts";
 import * as f from "./fixtures/functions.ts";
 

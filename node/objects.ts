@@ -1,0 +1,177 @@
+/**
+ * Objects of a node: what programs put, who is told that an object exists, and how its bytes come into memory, from disk,
+ * from another node, or by making it again. Who holds what is the directory's (`node/directory.ts`).
+ *
+ * @module
+ */
+
+import { ObjectLostError, type RaydError } from "../core/errors.ts";
+import { hex, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
+import type { Outcome } from "../core/messages.ts";
+import type { ObjectRecord } from "./directory.ts";
+import { lost, lostError, packError } from "./outcomes.ts";
+import type { NodeParts } from "./parts.ts";
+import type { Client } from "./peers.ts";
+import { Spiller } from "./spill.ts";
+
+/** Memory that is kept faulted in ahead of its use. */
+const PREFAULT_BYTES = 256 * 1024 * 1024;
+
+/** Keeps objects and brings them here. */
+export class Objects {
+  readonly #node: NodeParts;
+  /** Makes room in the store. */
+  readonly spiller: Spiller;
+  /** Objects that are being brought here. */
+  readonly #arriving = new Map<ObjectId, Promise<RaydError | undefined>>();
+  /** Told when an object has been made again. */
+  readonly remade = new Map<ObjectId, (() => void)[]>();
+  #prefaulting = false;
+
+  /** @param node What the node is made of. */
+  constructor(node: NodeParts) {
+    this.#node = node;
+    this.spiller = new Spiller({
+      store: node.store,
+      directory: node.directory,
+      clock: node.clock,
+      path: node.options.spillPath,
+      collect: () => this.collect(),
+    });
+  }
+
+  /** A client has put a value, or told of a large one that it stored. */
+  put(client: Client, id: ObjectId, outcome: Outcome): void {
+    // One that was expected has its owner's hold already.
+    const known = this.#node.directory.get(id);
+    const record = known?.owner === client.id ? known : this.#node.directory.declare(id, client.id);
+    if (this.#node.directory.seal(record, outcome)) this.#node.results.announce(record);
+  }
+
+  /** A client wants to be told of an object, once its bytes are at hand. */
+  subscribe(client: Client, id: ObjectId): void {
+    const record = this.#node.directory.get(id);
+    if (record === undefined) {
+      return this.#node.send(client, { type: "object", object: id, outcome: lost(id) });
+    }
+    if (record.outcome === undefined) {
+      record.subscribers ??= [];
+      if (!record.subscribers.includes(client.id)) record.subscribers.push(client.id);
+      return this.#node.cluster?.want(record);
+    }
+    // A peer fetches the bytes when it needs them.
+    if (client.role === "peer" || this.isHere(record)) {
+      return this.#node.send(client, { type: "object", object: id, outcome: record.outcome });
+    }
+    this.#node.directory.use(id);
+    this.bring(record).then((error) => {
+      const outcome: Outcome = error === undefined
+        ? record.outcome!
+        : { kind: "error", bytes: packError(error) };
+      this.#node.send(client, { type: "object", object: id, outcome });
+      this.#node.flush();
+      this.#node.directory.unuse(id);
+    });
+  }
+
+  /** Whether all of an object's value is at hand. */
+  isHere(record: ObjectRecord): boolean {
+    return record.outcome?.kind !== "stored" ||
+      record.spilled === undefined && this.#node.store.has(record.id);
+  }
+
+  /** Brings an object into memory, from disk or from the node that has it. @returns What went wrong. */
+  bring(record: ObjectRecord): Promise<RaydError | undefined> {
+    if (record.spilled !== undefined) return this.spiller.restore(record);
+    if (this.isHere(record)) return Promise.resolve(undefined);
+    const { id, outcome, home } = record;
+    if (outcome?.kind !== "stored") return Promise.resolve(lostError(id));
+    const known = this.#arriving.get(id);
+    if (known !== undefined) return known;
+    const node = home === undefined ? undefined : this.#node.cluster?.nodeOf(home);
+    const arriving =
+      (node === undefined ? this.#remake(record) : this.#pullOrRemake(record, node, outcome.size))
+        .finally(() => this.#arriving.delete(id));
+    this.#arriving.set(id, arriving);
+    return arriving;
+  }
+
+  async #pullOrRemake(record: ObjectRecord, node: TaskId, size: number): Promise<RaydError | undefined> {
+    const error = await this.#pull(node, record.id, size);
+    if (!(error instanceof ObjectLostError)) return error;
+    // The node may just be found dead; one that lives and does not have it will not have it the next time.
+    return record.home === undefined ? await this.#remake(record) : error;
+  }
+
+  /** Waits until an object has been made again, and is here. @returns Why it is not. */
+  async #remake(record: ObjectRecord): Promise<RaydError | undefined> {
+    const { id } = record;
+    if (this.#node.closed) return lostError(id);
+    if (!this.#node.tasks.has(taskOf(id))) {
+      const why = this.#node.rebuilder.rebuild(record);
+      if (why !== undefined) {
+        return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
+      }
+    }
+    // Of what came inside of another object: the task that puts it again will tell of it.
+    if (record.foreign && record.home === undefined) this.#node.directory.unseal(record);
+    if (record.outcome === undefined) {
+      await new Promise<void>((resolve) => {
+        const waiting = this.remade.get(id);
+        if (waiting === undefined) this.remade.set(id, [resolve]);
+        else waiting.push(resolve);
+        this.#node.flush();
+      });
+    }
+    this.#arriving.delete(id);
+    // As an error, it is told as an outcome.
+    return record.outcome?.kind === "stored" ? await this.bring(record) : undefined;
+  }
+
+  async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
+    const error = await this.#node.options.abroad!.pull(node, id, size);
+    // Nobody may have wanted it any more by the time it was here.
+    if (error === undefined && this.#node.directory.get(id) === undefined) this.#node.store.delete(id);
+    return error;
+  }
+
+  /** Makes room in the store. @returns What went wrong. */
+  makeRoom(bytes: number): Promise<RaydError | undefined> {
+    return this.spiller.makeRoom(bytes);
+  }
+
+  /** Has an object's bytes in memory, for another node that wants them. @returns Whether they are. */
+  async provide(id: ObjectId): Promise<boolean> {
+    const record = this.#node.directory.get(id);
+    if (record === undefined) return false;
+    this.#node.directory.use(id);
+    const error = await this.bring(record);
+    this.#node.directory.unuse(id);
+    return error === undefined;
+  }
+
+  /** From the first object in the store on, memory is kept faulted in ahead of its use. */
+  stored(bytes: number): void {
+    this.spiller.stored(bytes);
+    if (this.#prefaulting) return;
+    this.#prefaulting = true;
+    this.#node.store.prefault(Math.min(PREFAULT_BYTES, this.#node.store.capacity / 4));
+  }
+
+  /** Nothing refers to an object any more. */
+  freed(record: ObjectRecord): void {
+    if (record.outcome?.kind === "stored") this.#node.store.delete(record.id);
+    this.spiller.freed(record);
+    this.#node.actors.freed(record.id);
+    this.#node.cluster?.freed(record);
+    this.#node.rebuilder.lineage.freed(record.id);
+  }
+
+  /** Asks all programs and isolates to collect garbage. */
+  collect(): void {
+    for (const client of this.#node.clients.values()) {
+      if (client.role !== undefined) this.#node.send(client, { type: "collect" });
+    }
+    this.#node.flush();
+  }
+}

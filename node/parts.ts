@@ -1,0 +1,167 @@
+/**
+ * What a node is made of, and how its parts reach each other.
+ *
+ * A node is one state machine with many concerns: tasks on their way in, executions, results, objects, isolates, actors,
+ * other nodes. Each is a class of its own that owns its state; what several need (clients, tasks by id, the object
+ * directory, the time) is here. Messages are queued and leave at the end of a turn (`flush`).
+ *
+ * @module
+ */
+
+import type { Clock } from "../core/clock.ts";
+import type { RaydError } from "../core/errors.ts";
+import { hex, type ObjectId, type TaskId } from "../core/ids.ts";
+import type { FoundActor, Message } from "../core/messages.ts";
+import { CPU, RESOURCE_UNIT } from "../core/options.ts";
+import type { PlacedNode } from "../core/placement.ts";
+import { ResourcePool, Shapes } from "../scheduler/resources.ts";
+import type { ObjectStore } from "../store/object_store.ts";
+import { ActorServer } from "./actor_server.ts";
+import { Cancellations } from "./cancellations.ts";
+import { Cluster } from "./cluster.ts";
+import { Definitions } from "./definitions.ts";
+import { ObjectDirectory } from "./directory.ts";
+import { Executions } from "./executions.ts";
+import { Isolates } from "./isolates.ts";
+import { Objects } from "./objects.ts";
+import type { Client, IsolateFactory } from "./peers.ts";
+import { Programs } from "./programs.ts";
+import { Rebuilder } from "./rebuilder.ts";
+import { Results } from "./results.ts";
+import { Submissions } from "./submissions.ts";
+import type { TaskRecord } from "./tasks.ts";
+import { actorServices, clusterServices } from "./wiring.ts";
+
+/** What a node is made of. */
+export interface NodeOptions {
+  readonly id: TaskId;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly token: string;
+  /** Amounts in units of 1/10000. */
+  readonly resources: Readonly<Record<string, number>>;
+  readonly store: ObjectStore;
+  readonly clock: Clock;
+  readonly isolates: IsolateFactory;
+  /** Isolates that are kept ready. */
+  readonly isolatesWarm: number;
+  readonly isolatesMax: number;
+  /** Where objects are spilled to. */
+  readonly spillPath: string;
+  /** Told of what an operator should know. */
+  readonly log: (level: "info" | "warn" | "error", message: string) => void;
+  /** How the node reaches others; absent of one that is alone. */
+  readonly abroad?: Abroad;
+}
+
+/** What a node in a cluster is given. */
+export interface Abroad {
+  /** Brings the bytes of an object of `size` bytes from a node into the store. Returns what went wrong. */
+  pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined>;
+  /** Whether code was published that is here, and else brings it. */
+  hasCode(hash: string): boolean;
+  fetchCode(hash: string): Promise<void>;
+  /** Takes code from a program. @throws {ProtocolError} If it is not what its name says. */
+  publishCode(hash: string, code: Uint8Array): void;
+  /** Reserves an actor's name in the cluster. Resolves with whether it was free. */
+  reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean>;
+  releaseName(namespace: string, name: string, actor: TaskId): void;
+  findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
+}
+
+/** A node's parts, and what they share. */
+export class NodeParts {
+  readonly options: NodeOptions;
+  readonly clock: Clock;
+  readonly store: ObjectStore;
+  readonly pool: ResourcePool;
+  readonly shapes: Shapes = new Shapes();
+  readonly directory: ObjectDirectory;
+  /** Tasks and calls of actors that have not ended. */
+  readonly tasks: Map<TaskId, TaskRecord> = new Map();
+  readonly clients: Map<number, Client> = new Map();
+  readonly definitions: Definitions;
+  readonly programs: Programs;
+  readonly submissions: Submissions;
+  readonly executions: Executions;
+  readonly results: Results;
+  readonly cancellations: Cancellations;
+  readonly objects: Objects;
+  readonly rebuilder: Rebuilder;
+  readonly isolates: Isolates;
+  readonly actors: ActorServer;
+  /** Its dealings with others; absent of a node that is alone. */
+  readonly cluster: Cluster | undefined;
+  /** How long a task takes here, in milliseconds: an average that forgets. */
+  meanMs = 1;
+  /** Tasks that ended, and how. */
+  done = 0;
+  failed = 0;
+  closed = false;
+  /** Clients to whom messages wait to be sent. */
+  readonly #dirty: Client[] = [];
+  #time = -1;
+
+  /** @param options What the node is made of. */
+  constructor(options: NodeOptions) {
+    this.options = options;
+    this.clock = options.clock;
+    this.store = options.store;
+    this.pool = new ResourcePool(options.resources);
+    this.directory = new ObjectDirectory({
+      freed: (record) => this.objects.freed(record),
+      pending: (id) => this.submissions.pendingResult(id),
+    });
+    this.definitions = new Definitions(this.shapes);
+    this.programs = new Programs(this);
+    this.submissions = new Submissions(this);
+    this.executions = new Executions(this);
+    this.results = new Results(this);
+    this.cancellations = new Cancellations(this);
+    this.objects = new Objects(this);
+    this.rebuilder = new Rebuilder(this);
+    this.isolates = new Isolates(this);
+    this.cluster = options.abroad === undefined ? undefined : new Cluster(clusterServices(this));
+    this.actors = new ActorServer(actorServices(this));
+  }
+
+  /** This node, as placement looks at it. */
+  get place(): PlacedNode {
+    return { id: hex(this.options.id), labels: this.options.labels ?? {} };
+  }
+
+  /** How many tasks of one CPU run here at once. */
+  get lanes(): number {
+    return Math.max(1, (this.pool.total()[CPU] ?? 0) / RESOURCE_UNIT);
+  }
+
+  /** The time of the block of messages that is being worked on: reading the clock costs as much as a look-up. */
+  now(): number {
+    return this.#time >= 0 ? this.#time : this.#time = this.clock.now();
+  }
+
+  /** Says something to a client, at the end of the turn. */
+  send(client: Client, message: Message): void {
+    client.channel.send(message);
+    if (!client.dirty) {
+      client.dirty = true;
+      this.#dirty.push(client);
+    }
+  }
+
+  /** Sends a last message to a client that is refused, and ends the connection. */
+  dismiss(client: Client, message: Message): void {
+    client.channel.send(message);
+    client.channel.finish();
+  }
+
+  /** Ends a turn: what was queued for clients leaves. */
+  flush(): void {
+    this.#time = -1;
+    this.cluster?.tellAllHolds();
+    for (const client of this.#dirty) {
+      client.dirty = false;
+      client.channel.flush();
+    }
+    this.#dirty.length = 0;
+  }
+}

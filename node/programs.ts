@@ -1,0 +1,72 @@
+/**
+ * The programs that a node serves: those that are connected to it, and those of other nodes that had something done here.
+ *
+ * @module
+ */
+
+import { hex, type TaskId } from "../core/ids.ts";
+import type { FromNode } from "../core/messages.ts";
+import { TaskCancelledError } from "../core/errors.ts";
+import { CallRecord } from "./actor_records.ts";
+import type { NodeParts } from "./parts.ts";
+import type { Client } from "./peers.ts";
+
+/** Knows programs by their jobs. */
+export class Programs {
+  readonly #node: NodeParts;
+  readonly #drivers = new Map<TaskId, Client>();
+  /** The peers that jobs of other nodes came from. */
+  readonly #homes = new Map<TaskId, number>();
+
+  /** @param node What the node is made of. */
+  constructor(node: NodeParts) {
+    this.#node = node;
+  }
+
+  /** A program has connected. @returns Whether its job is not running already. */
+  connected(client: Client, job: TaskId): boolean {
+    if (this.#drivers.has(job)) return false;
+    client.job = job;
+    this.#drivers.set(job, client);
+    return true;
+  }
+
+  /** A peer asks on behalf of a job's program, or of its tasks. */
+  behalf(client: Client, job: TaskId, driver: boolean): void {
+    client.job = job;
+    client.behalfOfDriver = driver;
+    this.#homes.set(job, client.id);
+  }
+
+  /** A program of another node has ended. */
+  ended(job: TaskId): void {
+    this.#homes.delete(job);
+    this.#node.actors.jobEnded(job);
+  }
+
+  /** A program of this node is gone: its tasks are stopped, and its actors, unless they are detached. */
+  gone(client: Client): void {
+    this.#drivers.delete(client.job);
+    for (const task of [...this.#node.tasks.values()]) {
+      if (task.job !== client.job || task.finished) continue;
+      if (task instanceof CallRecord && task.createsDetached) continue;
+      const message = `The program that submitted task ${hex(task.id)} ended`;
+      this.#node.cancellations.stop(task, new TaskCancelledError(message), true, false);
+    }
+    this.#node.actors.jobEnded(client.job);
+    this.#node.cluster?.jobEnded(client.job);
+  }
+
+  /** The job of what a client submits. */
+  jobOf(client: Client, parent: TaskId): TaskId {
+    return client.role === "driver" ? client.job : this.#node.tasks.get(parent)?.job ?? client.job;
+  }
+
+  /** Shows a program what a task of it has printed. */
+  output(message: Extract<FromNode, { type: "output" }>): void {
+    const program = this.#drivers.get(message.job) ??
+      this.#node.clients.get(this.#homes.get(message.job) ?? -1) ??
+      (this.#node.cluster === undefined ? this.#drivers.values().next().value : undefined);
+    if (program !== undefined) this.#node.send(program, message);
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * How a node's parts serve its actors and its dealings with other nodes, which know no more of it than they are handed.
+ *
+ * @module
+ */
+
+import { taskIdFromHex } from "../core/ids.ts";
+import { mayRunOn } from "../core/placement.ts";
+import type { ActorServices } from "./actor_server.ts";
+import type { ClusterServices } from "./cluster.ts";
+import type { NodeParts } from "./parts.ts";
+
+/** What actors need of their node. */
+export function actorServices(node: NodeParts): ActorServices {
+  const { options, submissions, executions, results, isolates } = node;
+  return {
+    clock: node.clock,
+    pool: node.pool,
+    directory: node.directory,
+    store: node.store,
+    tasks: node.tasks,
+    clients: node.clients,
+    now: () => node.now(),
+    flush: () => node.flush(),
+    log: options.log,
+    send: (client, message) => node.send(client, message),
+    shape: (demand) => node.shapes.of(demand),
+    settings: (settings) => node.definitions.settings(settings),
+    admit: (task) => submissions.admit(task),
+    awaitArguments: (task, missing) => executions.dependencies.hold(task, missing),
+    adopt: (client, message) => submissions.adopt(client, message),
+    limitTime: (task) => submissions.limitTime(task),
+    define: (isolate, task) => executions.define(isolate, task),
+    argumentsOf: (task) => executions.argumentsOf(task),
+    finish: (task, outcomes) => results.finish(task, outcomes),
+    fail: (task, error) => results.fail(task, error),
+    failWith: (task, outcome) => results.finishWith(task, outcome),
+    unuse: (task) => submissions.unuse(task),
+    drop: (id, outcome) => results.drop(id, outcome),
+    startIsolate: (residents) => isolates.start(residents),
+    endIsolate: (isolate) => isolates.end(isolate, false),
+    dispatch: () => executions.step({ type: "tick", now: node.now() }),
+    mayBeHere: (placement) => mayRunOn(placement, node.place),
+    ...names(node),
+  };
+}
+
+/** How names of actors hold in the whole cluster. */
+function names(node: NodeParts): Pick<ActorServices, "reserveName" | "releaseName" | "findName"> {
+  const { abroad } = node.options;
+  if (abroad === undefined) return {};
+  return {
+    reserveName: abroad.reserveName,
+    releaseName: abroad.releaseName,
+    findName: async (client, namespace, name) => {
+      const found = await abroad.findName(namespace, name);
+      if (found === undefined || !node.clients.has(client.id)) return undefined;
+      const { id, module, name: className, node: where } = found;
+      if (!node.cluster!.foundActor(client, taskIdFromHex(id), where)) return undefined;
+      return { id, module, name: className };
+    },
+  };
+}
+
+/** What dealings with other nodes need of this one. */
+export function clusterServices(node: NodeParts): ClusterServices {
+  const { options, submissions, executions, results } = node;
+  const { scheduler } = executions;
+  return {
+    id: options.id,
+    labels: options.labels ?? {},
+    directory: node.directory,
+    pool: node.pool,
+    tasks: node.tasks,
+    clients: node.clients,
+    now: () => node.now(),
+    log: options.log,
+    send: (client, message) => node.send(client, message),
+    hasActor: (id) => node.actors.has(id),
+    admit: (task) => submissions.admit(task),
+    limitTime: (task) => submissions.limitTime(task),
+    ready: (task) => executions.step({ type: "ready", task, now: node.now() }),
+    settle: (task, index, outcome) => results.settle(task, index, outcome),
+    finish: (task, outcomes) => results.finish(task, outcomes),
+    fail: (task, error) => results.fail(task, error),
+    announce: (record) => results.announce(record),
+    remake: (record) => node.rebuilder.remakeForeign(record),
+    isHere: (record) => record.spilled !== undefined || node.store.has(record.id),
+    giveAway: (accept) => scheduler.giveAway(accept),
+    backlog: () => ({
+      queued: scheduler.queued,
+      waitedMs: scheduler.waitedMs(node.now()),
+      meanMs: node.meanMs,
+      lanes: node.lanes,
+    }),
+    output: (message) => node.programs.output(message),
+  };
+}
