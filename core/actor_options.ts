@@ -16,8 +16,9 @@ import { type Duration, durationMs } from "./duration.ts";
 import { UsageError } from "./errors.ts";
 import { ACTOR_IDLE_MS_DEFAULT, CHECKPOINT_CALLS_DEFAULT, RETURNS_MAX } from "./limits.ts";
 import {
+  areDemands,
   checkOptions,
-  parseDemand,
+  parseDemands,
   show,
   type TaskOptions,
   type TaskSettings,
@@ -61,6 +62,8 @@ export interface ActorOptions extends Pick<TaskOptions, "gpus" | "memory" | "res
 export interface ActorSettings {
   /** Amount by resource name, in units of 1/10000. Zero amounts are left out. */
   readonly demand: Readonly<Record<string, number>>;
+  /** What else would do, in this order, if `demand` cannot be had. */
+  readonly alternatives?: readonly Readonly<Record<string, number>>[];
   /** The name of the class, for people. */
   readonly label: string;
   /** The registered name; empty for none. */
@@ -179,8 +182,10 @@ export function parseActorOptions(options: ActorOptions, label: string, virtual:
     ? durable ? Number.MAX_SAFE_INTEGER : 0
     : wholeNumber(options.restarts, "restarts", what, 0, Number.MAX_SAFE_INTEGER);
   const placement = parsePlacement(options, what);
+  const [demand, ...alternatives] = parseDemands(options, what);
   return {
-    demand: parseDemand(options, what),
+    demand: demand!,
+    ...(alternatives.length === 0 ? {} : { alternatives }),
     label,
     name: options.name === undefined ? "" : text("name", options.name),
     namespace: text("namespace", options.namespace ?? DEFAULT_NAMESPACE),
@@ -288,12 +293,13 @@ export function parseCallOptions(
 /** The settings of the task that makes an actor. @param label The class's name. */
 export function creationSettings(
   label: string,
-  demand: Readonly<Record<string, number>> = {},
-  placement?: Placement,
+  { demand, alternatives, placement }: Partial<Pick<ActorSettings, "demand" | "alternatives" | "placement">> =
+    {},
 ): TaskSettings {
   return {
     ...(placement === undefined ? {} : { placement }),
-    demand,
+    demand: demand ?? {},
+    ...(alternatives === undefined ? {} : { alternatives }),
     name: label,
     returns: 1,
     retries: 0,
@@ -318,5 +324,6 @@ export function isActorSettings(value: unknown): value is ActorSettings {
     typeof v.namespace === "string" &&
     [v.detached, v.shared, v.durable, v.linked, v.virtual].every((flag) => typeof flag === "boolean") &&
     whole(v.concurrency) && whole(v.maxPending) && whole(v.restarts) && whole(v.checkpointCalls) &&
+    (v.alternatives === undefined || areDemands(v.alternatives)) &&
     (v.placement === undefined || isPlacement(v.placement)) && time(v.checkpointMs) && time(v.idleMs);
 }

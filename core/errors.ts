@@ -20,6 +20,7 @@ export type ErrorCode =
   | "OUT_OF_DISK"
   | "NOT_SERIALIZABLE"
   | "UNSCHEDULABLE"
+  | "PLACEMENT_GROUP"
   | "ACTOR_DIED"
   | "ACTOR_UNAVAILABLE"
   | "ACTOR_RESTARTING"
@@ -184,6 +185,14 @@ export class UnschedulableError extends RaydError {
   /** Makes the error. @param message What was asked and what exists. */
   constructor(message: string) {
     super("UNSCHEDULABLE", message);
+  }
+}
+
+/** A placement group was removed, or could not be reserved in time. */
+export class PlacementGroupError extends RaydError {
+  /** Makes the error. @param message Which group, and what it lacks. */
+  constructor(message: string) {
+    super("PLACEMENT_GROUP", message);
   }
 }
 
@@ -411,6 +420,8 @@ export function errorFromRecord(record: ErrorRecord): RaydError {
       });
     case "UNSCHEDULABLE":
       return new UnschedulableError(message);
+    case "PLACEMENT_GROUP":
+      return new PlacementGroupError(message);
     case "ACTOR_DIED":
       return new ActorDiedError(message, {
         reason: record.reason ?? "?",

@@ -19,7 +19,7 @@ import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
 export type Outcome =
@@ -148,6 +148,10 @@ export type ToNode =
   | { readonly type: "cancel"; readonly task: TaskId; readonly force: boolean; readonly recursive: boolean }
   | { readonly type: "makeRoom"; readonly request: number; readonly bytes: number }
   | { readonly type: "ask"; readonly request: number; readonly topic: Topic }
+  /** Of a program: about a placement group, and answered (`core/groups.ts`). */
+  | { readonly type: "group"; readonly request: number; readonly body: Uint8Array }
+  /** Of a peer: about bundles of placement groups (`core/groups.ts`). */
+  | { readonly type: "bundles"; readonly body: Uint8Array }
   | {
     readonly type: "done";
     /** What the node called the execution. */

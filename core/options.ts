@@ -6,7 +6,14 @@
 
 import { type Duration, durationMs } from "./duration.ts";
 import { UsageError } from "./errors.ts";
-import { parsePlacement, type Placement, PLACEMENT_OPTIONS, type PlacementOptions } from "./placement.ts";
+import { isBundleName, within } from "./bundles.ts";
+import {
+  type GroupHandle,
+  parsePlacement,
+  type Placement,
+  PLACEMENT_OPTIONS,
+  type PlacementOptions,
+} from "./placement.ts";
 import { RETRIES_DEFAULT, RETURNS_MAX } from "./limits.ts";
 
 /** Options of a remote function's call. */
@@ -17,8 +24,11 @@ export interface TaskOptions extends PlacementOptions {
   gpus?: number;
   /** Bytes of memory that the scheduler reserves for the task. Default 0. */
   memory?: number;
-  /** Amounts of custom resources, by name. */
-  resources?: Readonly<Record<string, number>>;
+  /**
+   * Amounts of custom resources, by name. Or a list of alternatives, of which the first that fits is taken, each with all
+   * that it asks for: `[{ gpu: 1, cpu: 2 }, { cpu: 16 }]`; `cpus`, `gpus` and `memory` are then left out.
+   */
+  resources?: Readonly<Record<string, number>> | readonly Readonly<Record<string, number>>[];
   /** The name that errors, logs and the status show. Default: the function's name. */
   name?: string;
   /** How many values the task returns, each with a Ref of its own; the function then returns an array. Default 1. */
@@ -40,6 +50,8 @@ export interface TaskOptions extends PlacementOptions {
 export interface TaskSettings {
   /** Amount by resource name, in units of 1/10000. Zero amounts are left out. */
   readonly demand: Readonly<Record<string, number>>;
+  /** What else would do, in this order, if `demand` cannot be had. */
+  readonly alternatives?: readonly Readonly<Record<string, number>>[];
   readonly name: string;
   readonly returns: number;
   readonly retries: number;
@@ -132,7 +144,7 @@ export function checkFlag(value: unknown, option: string, what: string): void {
  */
 export function parseTaskOptions(options: TaskOptions, functionName: string, stream: boolean): TaskSettings {
   checkOptions(options, TASK_OPTIONS, functionName, "{ cpus: 2 }");
-  const demand = parseDemand(options, functionName, { cpus: 1 });
+  const [demand, ...alternatives] = parseDemands(options, functionName, { cpus: 1 });
   const returns = wholeNumber(options.returns ?? 1, "returns", functionName, 1, RETURNS_MAX);
   if (stream && returns !== 1) {
     throw new UsageError(`Cannot set returns: ${functionName} is a generator, its results are streamed`);
@@ -157,7 +169,8 @@ export function parseTaskOptions(options: TaskOptions, functionName: string, str
   }
   const placement = parsePlacement(options, functionName);
   return {
-    demand,
+    demand: demand!,
+    ...(alternatives.length === 0 ? {} : { alternatives }),
     name,
     returns,
     retries,
@@ -167,6 +180,99 @@ export function parseTaskOptions(options: TaskOptions, functionName: string, str
     stream,
     ...(placement === undefined ? {} : { placement }),
   };
+}
+
+/** The most alternatives of one demand. */
+const ALTERNATIVES_MAX = 64;
+
+/**
+ * Reads what a task or an actor asks for: one demand, or several of which the first that fits is taken; in the bundles
+ * of a placement group, if one is named.
+ *
+ * @param options What the user gave.
+ * @param what Whose they are, in an error's words.
+ * @param defaults What to take where nothing is given.
+ * @returns One demand or more, the preferred one first.
+ * @throws {UsageError} If something is wrong with an amount, or with the group.
+ */
+export function parseDemands(
+  options: Pick<TaskOptions, "cpus" | "gpus" | "memory" | "resources" | "group" | "bundle">,
+  what: string,
+  defaults: { cpus?: number } = {},
+): Record<string, number>[] {
+  const { resources } = options;
+  const demands = Array.isArray(resources)
+    ? alternativesOf(options, resources, what, defaults)
+    : [parseDemand(options, what, defaults)];
+  return inGroup(demands, options, what);
+}
+
+function alternativesOf(
+  { cpus, gpus, memory }: Pick<TaskOptions, "cpus" | "gpus" | "memory">,
+  alternatives: readonly unknown[],
+  what: string,
+  defaults: { cpus?: number },
+): Record<string, number>[] {
+  for (const [option, value] of Object.entries({ cpus, gpus, memory })) {
+    if (value === undefined) continue;
+    throw new UsageError(
+      `Cannot use ${option} of ${what} with a list of resources: each of the list says all that it asks for`,
+    );
+  }
+  if (alternatives.length === 0 || alternatives.length > ALTERNATIVES_MAX) {
+    throw new UsageError(`Cannot use resources of ${what}: give 1 to ${ALTERNATIVES_MAX} alternatives`);
+  }
+  return alternatives.map((alternative, i) => {
+    if (typeof alternative !== "object" || alternative === null) {
+      throw new UsageError(
+        `Cannot use resources[${i}] of ${what}: ${show(alternative)} is no object such as { gpu: 1, cpu: 2 }`,
+      );
+    }
+    const { cpu, gpu, memory, ...resources } = alternative as Record<string, number>;
+    const given = Object.fromEntries(
+      Object.entries({ cpus: cpu, gpus: gpu, memory, resources }).filter(([, value]) => value !== undefined),
+    );
+    return parseDemand(given, what, defaults);
+  });
+}
+
+/** Puts demands into a group's bundle, or into whichever of its bundles could ever hold them. */
+function inGroup(
+  demands: Record<string, number>[],
+  { group, bundle }: Pick<TaskOptions, "group" | "bundle">,
+  what: string,
+): Record<string, number>[] {
+  if (group === undefined) {
+    if (bundle === undefined) return demands;
+    throw new UsageError(`Cannot use bundle of ${what} without a placement group: give group as well`);
+  }
+  const { id, demands: bundles } = group as Partial<GroupHandle>;
+  if (typeof id !== "string" || !Array.isArray(bundles)) {
+    throw new UsageError(
+      `Cannot use group of ${what}: ${show(group)} is no placement group. Await placementGroup()`,
+    );
+  }
+  if (bundle !== undefined) wholeNumber(bundle, "bundle", what, 0, bundles.length - 1);
+  const found: Record<string, number>[] = [];
+  for (const demand of demands) {
+    bundles.forEach((holds: Readonly<Record<string, number>>, i) => {
+      if (bundle !== undefined && i !== bundle) return;
+      for (const name in demand) if ((holds[name] ?? 0) < demand[name]!) return;
+      found.push(within(demand, id, i));
+    });
+  }
+  if (found.length === 0) {
+    throw new UsageError(
+      `Cannot run ${what} in ${
+        bundle === undefined ? "any bundle" : `bundle ${bundle}`
+      } of its placement group: it ` +
+        `asks for ${demands.map(showDemand).join(" or ")}, and the bundle${
+          bundle === undefined ? "s hold" : " holds"
+        } ` +
+        `${(bundle === undefined ? bundles : [bundles[bundle]]).map(showDemand).join(", ")}`,
+    );
+  }
+  return found.slice(0, ALTERNATIVES_MAX);
 }
 
 /**
@@ -203,17 +309,18 @@ export function parseDemand(
   }
   set(GPU, gpus, "gpus");
   set(MEMORY, given.memory ?? 0, "memory");
-  if (typeof (given.resources ?? {}) !== "object" || Array.isArray(given.resources)) {
+  const resources = (given.resources ?? {}) as Readonly<Record<string, number>>;
+  if (typeof resources !== "object" || Array.isArray(resources)) {
     throw new UsageError(`Cannot use resources of ${what}: give amounts by name, such as { licence: 1 }`);
   }
-  for (const name of Object.keys(given.resources ?? {}).sort()) {
+  for (const name of Object.keys(resources).sort()) {
     if (name === CPU || name === GPU || name === MEMORY) {
       throw new UsageError(`Cannot use resources of ${what}: "${name}" has an option of its own`);
     }
-    if (name === "" || name === "__proto__") {
+    if (name === "" || name === "__proto__" || isBundleName(name)) {
       throw new UsageError(`Cannot use resources of ${what}: "${name}" is no name for a resource`);
     }
-    set(name, given.resources![name]!, `resources.${name}`);
+    set(name, resources[name]!, `resources.${name}`);
   }
   return demand;
 }
@@ -230,4 +337,13 @@ export function wholeNumber(value: number, option: string, what: string, min: nu
   throw new UsageError(
     `Cannot use ${option} of ${what}: ${show(value)} is not a whole number from ${min} to ${max}`,
   );
+}
+
+/** Whether something that a peer sent is a list of demands. */
+export function areDemands(value: unknown): value is readonly Readonly<Record<string, number>>[] {
+  return Array.isArray(value) &&
+    value.every((demand) =>
+      typeof demand === "object" && demand !== null && !Array.isArray(demand) &&
+      Object.values(demand).every((units) => Number.isInteger(units) && units as number > 0)
+    );
 }

@@ -6,6 +6,12 @@
 
 import { UsageError } from "./errors.ts";
 
+/** What a placement group is to options: its id (32 hexadecimal digits), and what its bundles hold, in 1/10000. */
+export interface GroupHandle {
+  readonly id: string;
+  readonly demands: readonly Readonly<Record<string, number>>[];
+}
+
 /** Options that say where something is to run. */
 export interface PlacementOptions {
   /** Labels that the node must have (`rayd worker --labels zone=a`). */
@@ -16,6 +22,10 @@ export interface PlacementOptions {
   node?: string;
   /** The node's id: elsewhere only when it is gone, or has no room. */
   preferNode?: string;
+  /** The placement group, as `placementGroup()` gives it, in whose bundles this is to run. */
+  group?: GroupHandle;
+  /** Which of the group's bundles, from 0. Default: any that has room. */
+  bundle?: number;
   /** Spread such tasks over all nodes that can run them, rather than keep them where they were submitted. */
   spread?: boolean;
 }
@@ -37,6 +47,8 @@ export const PLACEMENT_OPTIONS: readonly string[] = [
   "node",
   "preferNode",
   "spread",
+  "group",
+  "bundle",
 ];
 
 /**

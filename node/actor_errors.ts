@@ -19,17 +19,17 @@ import { ACTOR_LOG_BYTES_MAX } from "../core/limits.ts";
 import { showDemand } from "../core/options.ts";
 import { showPlacement } from "../core/placement.ts";
 import { unreachable } from "../core/unreachable.ts";
-import type { Shape } from "../scheduler/resources.ts";
+import { type Shape, showShape } from "../scheduler/resources.ts";
 import { unpack } from "../store/serialize.ts";
 import { NodeActor } from "./actor_records.ts";
 
 /** The actor can be on no node like this. @param total What the node has. */
 export function unschedulable(
-  { settings, shape }: NodeActor,
+  { settings, asked }: NodeActor,
   total: Readonly<Record<string, number>>,
 ): UnschedulableError {
   return new UnschedulableError(
-    `Actor ${settings.label} can never run here: it asks for ${showDemand(shape.demand)}${
+    `Actor ${settings.label} can never run here: it asks for ${showShape(asked)}${
       showPlacement(settings.placement)
     }, and there is ` +
       `${showDemand(total)} in all. Ask for less, or start with more (--cpus, --gpus, --resources)`,

@@ -54,7 +54,9 @@ export class CallRecord extends TaskRecord implements TableCall {
 export class NodeActor extends ActorEntry<CallRecord> {
   readonly id: TaskId;
   readonly job: TaskId;
-  readonly shape: Shape;
+  readonly asked: Shape;
+  /** The one of the shapes that it asked for that it has, or waits for. */
+  shape: Shape;
   /** The task that constructs it: set right after it was made. */
   creation!: CallRecord;
   /** Its isolate, and what both call the instance there. */
@@ -86,6 +88,6 @@ export class NodeActor extends ActorEntry<CallRecord> {
     super(settings);
     this.id = id;
     this.job = job;
-    this.shape = shape;
+    this.asked = this.shape = shape;
   }
 }

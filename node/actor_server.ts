@@ -37,6 +37,8 @@ import {
   type Outcome,
   type ToNode,
 } from "../core/messages.ts";
+import { bundleOf } from "../core/bundles.ts";
+import { groupGone } from "../core/groups.ts";
 import { CPU, type TaskSettings } from "../core/options.ts";
 import type { Placement } from "../core/placement.ts";
 import { unreachable } from "../core/unreachable.ts";
@@ -64,7 +66,8 @@ export interface ActorServices {
   flush(): void;
   log(level: "info" | "warn" | "error", message: string): void;
   send(client: Client, message: FromNode): void;
-  shape(demand: Readonly<Record<string, number>>): Shape;
+  /** What settings ask for. */
+  shape(settings: Pick<TaskSettings, "demand" | "alternatives">): Shape;
   settings(settings: TaskSettings): SettingsEntry;
   /** Takes a task in: its arguments are held. Returns what is missing of them; `undefined` if it has failed. */
   admit(task: TaskRecord): readonly ObjectId[] | undefined;
@@ -115,8 +118,6 @@ export class ActorServer {
   #nextInstance = 0;
   #definitions = 0;
   readonly #settingsIndex = new Map<ActorSettings, number>();
-  /** CPU units that actors hold for as long as they live. */
-  #heldCpu = 0;
 
   /** @param node What the actors need of their node. */
   constructor(node: ActorServices) {
@@ -153,7 +154,7 @@ export class ActorServer {
     const once = asksOnce(client);
     const parent = once ? undefined : this.#node.tasks.get(creator);
     if (!once) this.#answers.touch(creator);
-    const actor = new NodeActor(id, parent?.job ?? client.job, settings, this.#node.shape(settings.demand));
+    const actor = new NodeActor(id, parent?.job ?? client.job, settings, this.#node.shape(settings));
     const entry = this.#node.settings(creationSettings(settings.label));
     const creation = new CallRecord(message, actor.job, fn, entry, client.id, actor);
     actor.creation = creation;
@@ -201,7 +202,7 @@ export class ActorServer {
   /** Why an actor cannot be. */
   #refusal(actor: NodeActor, parent: TaskRecord | undefined): RaydError | undefined {
     const { settings } = actor;
-    if (!this.#node.pool.couldEverFit(actor.shape) || !this.#node.mayBeHere(settings.placement)) {
+    if (!this.#node.pool.couldEverFit(actor.asked) || !this.#node.mayBeHere(settings.placement)) {
       return unschedulable(actor, this.#node.pool.total());
     }
     if (settings.name !== "" && this.#names.has(nameKey(settings.namespace, settings.name))) {
@@ -259,7 +260,7 @@ export class ActorServer {
     }
     const parent = once ? undefined : this.#node.tasks.get(message.parent);
     const known = this.#actors.get(message.actor);
-    const actor = known ?? unknownActor(message.actor, this.#node.shape({}));
+    const actor = known ?? unknownActor(message.actor, this.#node.shape({ demand: {} }));
     const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);
     if (!once) this.#answers.expect(call);
     const missing = this.#node.admit(call);
@@ -700,6 +701,15 @@ export class ActorServer {
     }));
   }
 
+  /** A placement group was removed: actors in it die. */
+  groupGone(group: string): void {
+    for (const actor of [...this.#actors.values()]) {
+      if (actor.state === "dead" || bundleOf(actor.shape.demand)?.group !== group) continue;
+      actor.failure = groupGone(group, `Actor ${actor.settings.label}`);
+      this.#kill(actor, "its placement group was removed");
+    }
+  }
+
   /** Gives resources and isolates to actors that wait for them. */
   place(): void {
     if (this.#unplaced.length === 0) return;
@@ -718,21 +728,17 @@ export class ActorServer {
     }
   }
 
-  /**
-   * CPUs are taken at once, also beyond what is free just now, as tasks make room soon and actors would otherwise wait
-   * behind them for ever; but actors together never hold more than there is.
-   */
+  /** Takes what an actor holds for as long as it lives: the first of what it would be content with. */
   #acquire(actor: NodeActor): boolean {
-    const { pool } = this.#node;
-    const { shape } = actor;
-    if (shape.cpu > 0 && this.#heldCpu + shape.cpu > (pool.total()[CPU] ?? 0)) return false;
-    if (shape.rest.length > 0) {
-      if (!pool.fits(shape)) return false;
-      actor.gpus = pool.acquire(shape);
-    } else pool.takeCpu(shape);
-    this.#heldCpu += shape.cpu;
-    actor.acquired = true;
-    return true;
+    for (const shape of actor.asked.alternatives) {
+      const gpus = this.#node.pool.hold(shape);
+      if (gpus === undefined) continue;
+      actor.shape = shape;
+      actor.gpus = gpus;
+      actor.acquired = true;
+      return true;
+    }
+    return false;
   }
 
   #isolateFor(actor: NodeActor): Isolate {
@@ -762,8 +768,7 @@ export class ActorServer {
   #vacate(actor: NodeActor): void {
     if (actor.acquired) {
       actor.acquired = false;
-      this.#heldCpu -= actor.shape.cpu;
-      this.#node.pool.release(actor.shape, actor.gpus, actor.lent);
+      this.#node.pool.unhold(actor.shape, actor.gpus, actor.lent);
       actor.lent = false;
       actor.gpus = [];
       this.#node.dispatch();

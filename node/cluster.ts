@@ -19,7 +19,9 @@ import type { ActorSettings } from "../core/actor_options.ts";
 import { ActorUnavailableError, type RaydError, WorkerCrashedError } from "../core/errors.ts";
 import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
-import { CPU, showDemand } from "../core/options.ts";
+import { bundleOf } from "../core/bundles.ts";
+import { groupGone } from "../core/groups.ts";
+import { CPU } from "../core/options.ts";
 import {
   isPreferred,
   mayRunOn,
@@ -30,7 +32,8 @@ import {
 } from "../core/placement.ts";
 import { type Backlog, balance, type Balanced, IDLE_ONLY_MS } from "../scheduler/balance.ts";
 import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
-import type { ResourcePool } from "../scheduler/resources.ts";
+import type { GroupNode } from "../scheduler/group_coordinator.ts";
+import { type ResourcePool, type Shape, showShape } from "../scheduler/resources.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
 import { refersTo } from "./outcomes.ts";
 import { asksOnce, type Client } from "./peers.ts";
@@ -68,6 +71,8 @@ export interface ClusterServices {
   giveAway(accept: (task: TaskRecord) => boolean): TaskRecord | undefined;
   /** What waits here. */
   backlog(): Backlog;
+  /** A task waits for a bundle that no node has: is its group there at all? */
+  checkGroup(task: TaskRecord): void;
   /** Shows a program what a task of it has printed elsewhere. */
   output(message: Extract<FromNode, { type: "output" }>): void;
 }
@@ -146,7 +151,7 @@ export class Cluster {
     this.#remotes.set(client.id, remote);
     this.#byNode.set(description.id, remote);
     this.#global.join(description);
-    this.#placeHomeless();
+    this.placeHomeless();
     this.balance();
     return true;
   }
@@ -155,7 +160,7 @@ export class Cluster {
   describe(description: NodeDescription): void {
     if (!this.#byNode.has(description.id)) return;
     this.#global.join(description);
-    this.#placeHomeless();
+    this.placeHomeless();
     this.balance();
   }
 
@@ -216,6 +221,22 @@ export class Cluster {
     return this.#global.nodes().map((node) => ({ node, free: this.#global.free(node.id) }));
   }
 
+  /** The other nodes that could have bundles. */
+  groupNodes(): GroupNode[] {
+    return this.#global.nodes().filter(({ id, draining }) => !draining && this.#byNode.has(id))
+      .map(({ id, resources: total }) => ({
+        id,
+        free: this.#global.free(id),
+        lasting: this.#global.lasting(id),
+        total,
+      }));
+  }
+
+  /** The connection to a node. */
+  clientOf(node: TaskId): Client | undefined {
+    return this.#byNode.get(node)?.client;
+  }
+
   /** The peer that a connection leads to. */
   nodeOf(client: number): TaskId | undefined {
     return this.#remotes.get(client)?.node;
@@ -230,7 +251,7 @@ export class Cluster {
 
   /** Whether a task may ever run on this node. */
   mayRunHere(task: TaskRecord): boolean {
-    return !this.draining && this.#node.pool.couldEverFit(task.shape) &&
+    return !this.draining && this.#node.pool.couldEverFit(task.asked) &&
       mayRunOn(task.entry.settings.placement, this.#self);
   }
 
@@ -243,12 +264,26 @@ export class Cluster {
       if (target === "here") return this.#node.ready(task);
       if (target !== undefined) return this.#delegate(task, target);
     }
-    if (here) return this.#node.ready(task);
+    if (here) {
+      const better = task.asked.alternatives.length > 1 ? this.#betterAlternative(task) : undefined;
+      return better === undefined ? this.#node.ready(task) : this.#delegate(task, better);
+    }
     const target = this.#place(task, Infinity);
     if (target !== undefined) return this.#delegate(task, target);
     task.state = "delegated";
     this.#homeless.add(task);
     this.#node.log("warn", `Task ${task.entry.settings.name} waits: ${lacking(task)}`);
+    this.#node.checkGroup(task);
+  }
+
+  /** A node that has at once what a task would rather have than what this one has. */
+  #betterAlternative(task: TaskRecord): Remote | undefined {
+    for (const shape of task.asked.alternatives) {
+      if (this.#node.pool.fits(shape)) return undefined;
+      const target = this.#placeShape(task, shape, IDLE_ONLY_MS);
+      if (target !== undefined) return target;
+    }
+    return undefined;
   }
 
   /** Of all nodes that may run a task, the one that was given the fewest such tasks for its size. */
@@ -286,8 +321,14 @@ export class Cluster {
     this.#homelessActors.delete(task);
   }
 
-  #placeHomeless(): void {
+  /** Places what waits for a node, as there may be one now. */
+  placeHomeless(): void {
     for (const task of [...this.#homeless]) {
+      if (this.mayRunHere(task)) {
+        this.#homeless.delete(task);
+        this.#node.ready(task);
+        continue;
+      }
       const target = this.#place(task, Infinity);
       if (target === undefined) continue;
       this.#homeless.delete(task);
@@ -301,8 +342,46 @@ export class Cluster {
     }
   }
 
+  /** A placement group is gone: what waits for its bundles fails. */
+  groupGone(group: string): void {
+    for (const task of [...this.#homeless, ...this.#homelessActors.keys()]) {
+      if (bundleOf(task.asked.demand)?.group !== group) continue;
+      this.forget(task);
+      this.#node.fail(task, groupGone(group, `Task ${task.entry.settings.name}`));
+    }
+  }
+
+  /** What cannot run anywhere now, as `rayd status` tells it. */
+  unmet(): { readonly name: string; readonly reason: string }[] {
+    return Array.from(
+      [...this.#homeless, ...this.#homelessActors.keys()],
+      (task) => ({ name: task.entry.settings.name, reason: lacking(task) }),
+    );
+  }
+
+  /** Where a task goes: with the first alternative that a node has at once, or else the first that one has. */
   #place(
     task: TaskRecord,
+    betterThanMs: number,
+    eligible?: (node: NodeDescription) => boolean,
+  ): Remote | undefined {
+    const { alternatives } = task.asked;
+    if (alternatives.length > 1) {
+      for (const shape of alternatives) {
+        const target = this.#placeShape(task, shape, Math.min(betterThanMs, IDLE_ONLY_MS), eligible);
+        if (target !== undefined) return target;
+      }
+    }
+    for (let i = 0; i < alternatives.length; i++) {
+      const target = this.#placeShape(task, alternatives[i]!, betterThanMs, eligible);
+      if (target !== undefined) return target;
+    }
+    return undefined;
+  }
+
+  #placeShape(
+    task: TaskRecord,
+    shape: Shape,
     betterThanMs: number,
     eligible: (node: NodeDescription) => boolean = () => true,
   ): Remote | undefined {
@@ -310,7 +389,7 @@ export class Cluster {
     const node = this.#global.place({
       eligible: (node) =>
         this.#byNode.has(node.id) && mayRunOn(placement, placedNode(node)) && eligible(node),
-      demand: task.shape.demand,
+      demand: shape.demand,
       expectedMs: task.expectedMs(),
       betterThanMs,
       missingBytes: (node) => this.#missingBytes(task, node),
@@ -425,7 +504,7 @@ export class Cluster {
     const task = new TaskRecord(message, job, fn, entry, client.id);
     const possible = this.mayRunHere(task);
     if (possible && settings.linked) return false; // it dies with its creator, which is here
-    const target = this.#placeActor(task, possible && pool.fits(entry.shape), possible);
+    const target = this.#placeActor(task, possible && pool.choose(entry.shape) !== undefined, possible);
     if (target === "here") return false;
     task.results = [directory.add(id, client.id)];
     if (this.#node.admit(task) === undefined) return true;
@@ -456,6 +535,7 @@ export class Cluster {
     else {
       this.#homelessActors.set(task, create);
       this.#node.log("warn", `Actor ${settings.label} waits: ${lacking(task)}`);
+      this.#node.checkGroup(task);
     }
     return true;
   }
@@ -743,10 +823,8 @@ export class Cluster {
 }
 
 /** What a task asks for that no node has. */
-function lacking({ shape, entry }: TaskRecord): string {
-  return `it asks for ${showDemand(shape.demand)}${
-    showPlacement(entry.settings.placement)
-  }, and no node has that`;
+function lacking({ asked, entry }: TaskRecord): string {
+  return `it asks for ${showShape(asked)}${showPlacement(entry.settings.placement)}, and no node has that`;
 }
 
 function placedNode({ id, labels }: NodeDescription): PlacedNode {
@@ -754,9 +832,12 @@ function placedNode({ id, labels }: NodeDescription): PlacedNode {
 }
 
 /** Whether a task may ever run on a node. */
-function fitsNode({ shape: { demand }, entry }: TaskRecord, node: NodeDescription): boolean {
-  for (const name in demand) if ((node.resources[name] ?? 0) < demand[name]!) return false;
-  return mayRunOn(entry.settings.placement, placedNode(node));
+function fitsNode({ asked, entry }: TaskRecord, node: NodeDescription): boolean {
+  const fits = asked.alternatives.some(({ demand }) => {
+    for (const name in demand) if ((node.resources[name] ?? 0) < demand[name]!) return false;
+    return true;
+  });
+  return fits && mayRunOn(entry.settings.placement, placedNode(node));
 }
 
 const NOTHING = new Uint8Array(0);

@@ -24,6 +24,7 @@ import { nodeLog } from "./log.ts";
 import {
   describe,
   DRAINS,
+  GROUPS,
   type NodeRegistration,
   NODES,
   readLoad,
@@ -158,6 +159,26 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       fetchCode: (hash) => code.fetch(hash),
       publishCode: (hash, bytes) => code.publish(hash, bytes),
       ...names(gcs, config.id),
+      async recordGroup(id, record) {
+        if (record === undefined) return void await gcs.delete(GROUPS + id);
+        await gcs.put(GROUPS + id, new TextEncoder().encode(record), ANY, true);
+      },
+      async readGroup(id) {
+        const entry = await gcs.get(GROUPS + id);
+        return entry === undefined ? undefined : new TextDecoder().decode(entry.value);
+      },
+      removeGroup: (id) => {
+        gcs.delete(GROUPS + id).catch((error) =>
+          log("warn", `Cannot remove a group: ${(error as Error).message}`)
+        );
+      },
+      resourcesChanged: () => {
+        const { registration } = running;
+        if (registration === undefined || closed) return;
+        running.registration = { ...registration, resources: node.resources() };
+        // If the store is away, the node registers anew when it is back.
+        register(running.registration).catch(() => {});
+      },
     },
   });
   let closed = false;
@@ -206,6 +227,9 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     node.describe(describe(other));
     connectMissing();
   });
+  await gcs.watch(GROUPS, (key, value) => {
+    if (value === undefined) node.groupRemoved(key.slice(GROUPS.length));
+  });
   await gcs.watch(DRAINS + config.id, (key, value) => {
     if (value === undefined) return;
     asked.resolve();
@@ -222,7 +246,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     registration,
     drainAsked: asked.promise,
     async drain(deadlineMs) {
-      running.registration = { ...registration, draining: true };
+      running.registration = { ...running.registration ?? registration, draining: true };
       // Without the control store nobody is told; then it is done when all has ended.
       await Promise.race([register(running.registration), node.drain(deadlineMs)]);
       await node.drain(deadlineMs);

@@ -8,7 +8,7 @@
 import { ProtocolError } from "../core/errors.ts";
 import type { FunctionAddress } from "../core/messages.ts";
 import type { TaskSettings } from "../core/options.ts";
-import type { Shapes } from "../scheduler/resources.ts";
+import type { Shape, Shapes } from "../scheduler/resources.ts";
 import type { Client } from "./peers.ts";
 import { type FunctionEntry, functionEntry, type SettingsEntry } from "./tasks.ts";
 
@@ -39,7 +39,7 @@ export class Definitions {
     const key = JSON.stringify(settings);
     let entry = this.#settings.get(key);
     if (entry === undefined) {
-      entry = { index: this.#settings.size, settings, shape: this.#shapes.of(settings.demand) };
+      entry = { index: this.#settings.size, settings, shape: shapeOf(this.#shapes, settings) };
       this.#settings.set(key, entry);
     }
     return entry;
@@ -57,4 +57,12 @@ export class Definitions {
       `Cannot submit: function ${message.fn} or settings ${message.settings} are not defined`,
     );
   }
+}
+
+/** What settings ask for. */
+export function shapeOf(
+  shapes: Shapes,
+  { demand, alternatives = [] }: Pick<TaskSettings, "demand" | "alternatives">,
+): Shape {
+  return alternatives.length === 0 ? shapes.of(demand) : shapes.anyOf([demand, ...alternatives]);
 }

@@ -22,6 +22,7 @@ import { Cluster } from "./cluster.ts";
 import { Definitions } from "./definitions.ts";
 import { ObjectDirectory } from "./directory.ts";
 import { Executions } from "./executions.ts";
+import { Groups } from "./groups.ts";
 import { Isolates } from "./isolates.ts";
 import { Objects } from "./objects.ts";
 import type { Client, IsolateFactory } from "./peers.ts";
@@ -66,6 +67,13 @@ export interface Abroad {
   reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean>;
   releaseName(namespace: string, name: string, actor: TaskId): void;
   findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
+  /** Tells the cluster of a placement group; without a record, that it is gone. Resolves when others can know. */
+  recordGroup(id: string, record: string | undefined): Promise<void>;
+  readGroup(id: string): Promise<string | undefined>;
+  /** Has a placement group removed that another node coordinates. */
+  removeGroup(id: string): void;
+  /** What the node offers has changed. */
+  resourcesChanged(): void;
 }
 
 /** A node's parts, and what they share. */
@@ -88,6 +96,7 @@ export class NodeParts {
   readonly objects: Objects;
   readonly rebuilder: Rebuilder;
   readonly isolates: Isolates;
+  readonly groups: Groups;
   readonly actors: ActorServer;
   /** Its dealings with others; absent of a node that is alone. */
   readonly cluster: Cluster | undefined;
@@ -120,6 +129,7 @@ export class NodeParts {
     this.objects = new Objects(this);
     this.rebuilder = new Rebuilder(this);
     this.isolates = new Isolates(this);
+    this.groups = new Groups(this);
     this.cluster = options.abroad === undefined ? undefined : new Cluster(clusterServices(this));
     this.actors = new ActorServer(actorServices(this));
   }
@@ -137,6 +147,13 @@ export class NodeParts {
   /** The time of the block of messages that is being worked on: reading the clock costs as much as a look-up. */
   now(): number {
     return this.#time >= 0 ? this.#time : this.#time = this.clock.now();
+  }
+
+  /** Bundles were added, or are gone: tasks that wait for them may run, and others are to know. */
+  resourcesChanged(): void {
+    this.options.abroad?.resourcesChanged();
+    this.cluster?.placeHomeless();
+    this.executions.step({ type: "tick", now: this.now() });
   }
 
   /** Says something to a client, at the end of the turn. */

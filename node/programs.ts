@@ -54,6 +54,7 @@ export class Programs {
       this.#node.cancellations.stop(task, new TaskCancelledError(message), true, false);
     }
     this.#node.actors.jobEnded(client.job);
+    this.#node.groups.jobEnded(client.job);
     this.#node.cluster?.jobEnded(client.job);
   }
 

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isBundleName } from "../core/bundles.ts";
 import { hex } from "../core/ids.ts";
 import type { ToNode } from "../core/messages.ts";
 import { RESOURCE_UNIT } from "../core/options.ts";
@@ -81,7 +82,9 @@ export function answer(node: NodeParts, topic: Extract<ToNode, { type: "ask" }>[
 }
 
 function amounts(units: Readonly<Record<string, number>>): Record<string, number> {
-  return Object.fromEntries(Object.entries(units).map(([name, n]) => [name, n / RESOURCE_UNIT]));
+  // What bundles offer is a part of what they hold, under other names.
+  const own = Object.entries(units).filter(([name]) => !isBundleName(name));
+  return Object.fromEntries(own.map(([name, n]) => [name, n / RESOURCE_UNIT]));
 }
 
 /** Amounts added up, by name. */

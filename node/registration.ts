@@ -16,6 +16,9 @@ export const NODES = "node/";
 /** The prefix of requests that a node drain; its id follows. */
 export const DRAINS = "drain/";
 
+/** The prefix of placement groups, as JSON (`node/groups.ts`); their id follows. */
+export const GROUPS = "group/";
+
 /** A node of a cluster. */
 export interface NodeRegistration {
   /** 32 hexadecimal digits. */
@@ -71,7 +74,8 @@ export function describe(node: NodeRegistration): NodeDescription {
 
 /** A load as bytes. */
 export function writeLoad(load: NodeLoad): Uint8Array {
-  return encode({ free: load.free, queued: load.queued, meanMs: load.meanMs });
+  const { free, lasting, queued, meanMs } = load;
+  return encode({ free, lasting: lasting ?? free, queued, meanMs });
 }
 
 /** A load from bytes. @throws {ProtocolError} If they are none. */
@@ -79,7 +83,8 @@ export function readLoad(bytes: Uint8Array): NodeLoad {
   const value = decode(bytes) as Partial<NodeLoad> | null;
   if (
     typeof value === "object" && value !== null && typeof value.queued === "number" &&
-    typeof value.meanMs === "number" && typeof value.free === "object"
+    typeof value.meanMs === "number" && typeof value.free === "object" &&
+    typeof value.lasting === "object"
   ) return value as NodeLoad;
   throw new ProtocolError("Cannot read a node's load");
 }

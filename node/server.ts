@@ -97,6 +97,7 @@ export class NodeServer {
   load(): NodeLoad {
     return {
       free: this.#node.pool.free(),
+      lasting: this.#node.pool.lasting(),
       queued: this.#node.executions.scheduler.queued,
       meanMs: this.#node.meanMs,
     };
@@ -148,6 +149,7 @@ export class NodeServer {
 
   /** The end of a block of messages: the moment to see whether others could help. */
   #drained(): void {
+    this.#node.groups.look();
     this.#node.cluster?.balance();
     this.#node.flush();
   }
@@ -194,6 +196,7 @@ export class NodeServer {
       if (this.#node.closed) return;
       this.#node.executions.step({ type: "tick", now: this.#node.now() });
       this.#node.actors.tick(this.#node.now());
+      this.#node.groups.look();
       this.#node.cluster?.balance();
       this.#node.flush();
       this.#tick();
@@ -256,6 +259,17 @@ export class NodeServer {
     for (const client of [...this.#node.clients.values()]) {
       if (client.role === "peer" && this.#node.cluster?.nodeOf(client.id) === id) client.channel.close();
     }
+  }
+
+  /** The control store says that a placement group is gone. */
+  groupRemoved(id: string): void {
+    this.#node.groups.removed(id);
+    this.#node.flush();
+  }
+
+  /** All that this node has: also bundles that it offers. */
+  resources(): Readonly<Record<string, number>> {
+    return this.#node.pool.total();
   }
 
   /** A node has reported how it is loaded. */
@@ -353,9 +367,7 @@ export class NodeServer {
         if (client.role === "peer") this.#introduce(client, message);
         else if (this.#node.cluster !== undefined && !this.#node.actors.has(message.task)) {
           if (client.role !== "driver" && this.#node.submissions.adopt(client, message)) return;
-          const entry = this.#node.definitions.settings(
-            creationSettings(settings.label, settings.demand, settings.placement),
-          );
+          const entry = this.#node.definitions.settings(creationSettings(settings.label, settings));
           const job = this.#node.programs.jobOf(client, message.parent);
           if (this.#node.cluster.createActor(client, message, fn, entry, settings, job)) return;
         }
@@ -399,6 +411,11 @@ export class NodeServer {
           body: pack(answer(this.#node, message.topic)).toBytes().slice(),
         });
         return;
+      case "group":
+        return this.#node.groups.asked(client, message.request, message.body);
+      case "bundles":
+        if (client.role !== "peer") throw new ProtocolError("Cannot speak of bundles: only a node can");
+        return this.#node.groups.said(client, message.body);
       case "log": {
         const execution = this.#node.submissions.execution(client, message.handle);
         const actor = this.#node.actors.printed(
@@ -532,7 +549,9 @@ export class NodeServer {
           false,
         );
       }
+      const node = this.#node.cluster!.nodeOf(client.id);
       this.#node.cluster!.peerDown(client);
+      if (node !== undefined) this.#node.groups.peerDown(client, node);
     }
     this.#node.directory.clientGone(client.id);
     this.#node.flush();

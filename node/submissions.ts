@@ -8,7 +8,10 @@
 import { ProtocolError, TaskCancelledError, UnschedulableError } from "../core/errors.ts";
 import { argumentsId, hex, indexOf, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
 import { ACTOR_EXECUTIONS, type Outcome, type ToNode } from "../core/messages.ts";
+import { bundleOf } from "../core/bundles.ts";
+import { groupGone } from "../core/groups.ts";
 import { showDemand } from "../core/options.ts";
+import { showShape } from "../scheduler/resources.ts";
 import { mayRunOn, showPlacement } from "../core/placement.ts";
 import { CallRecord } from "./actor_records.ts";
 import type { ObjectRecord } from "./directory.ts";
@@ -53,15 +56,17 @@ export class Submissions {
     const foreign = !this.#node.pool.couldEverFit(entry.shape) ||
       !mayRunOn(settings.placement, this.#node.place);
     if (foreign && this.#node.cluster === undefined) {
+      const group = bundleOf(entry.shape.demand)?.group;
+      if (group !== undefined) {
+        return this.#node.results.fail(task, groupGone(group, `Task ${settings.name}`));
+      }
       return this.#node.results.fail(
         task,
         new UnschedulableError(
-          `Task ${settings.name} can never run here: it asks for ${showDemand(settings.demand)}${
+          `Task ${settings.name} can never run here: it asks for ${showShape(entry.shape)}${
             showPlacement(settings.placement)
-          }, and there is ` +
-            `${
-              showDemand(this.#node.pool.total())
-            } in all. Ask for less, or start with more (--cpus, --gpus, --resources)`,
+          }, and there is ${showDemand(this.#node.pool.total())} in all. Ask for less, or start with more ` +
+            `(--cpus, --gpus, --resources)`,
         ),
       );
     }

@@ -52,7 +52,9 @@ export class TaskRecord implements SchedulerTask {
   readonly parent: TaskId;
   readonly fn: FunctionEntry;
   readonly entry: SettingsEntry;
-  readonly shape: Shape;
+  /** What it asks for, and, of several alternatives, what it runs with. */
+  readonly asked: Shape;
+  shape: Shape;
   readonly priority: number;
   readonly retries: number;
   readonly dependencies: readonly ObjectId[];
@@ -119,7 +121,7 @@ export class TaskRecord implements SchedulerTask {
     this.parent = message.parent;
     this.fn = fn;
     this.entry = entry;
-    this.shape = entry.shape;
+    this.asked = this.shape = entry.shape;
     this.priority = entry.settings.priority;
     this.retries = entry.settings.retries;
     this.dependencies = message.dependencies;

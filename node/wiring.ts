@@ -8,6 +8,7 @@ import { taskIdFromHex } from "../core/ids.ts";
 import { mayRunOn } from "../core/placement.ts";
 import type { ActorServices } from "./actor_server.ts";
 import type { ClusterServices } from "./cluster.ts";
+import { shapeOf } from "./definitions.ts";
 import type { NodeParts } from "./parts.ts";
 
 /** What actors need of their node. */
@@ -24,7 +25,7 @@ export function actorServices(node: NodeParts): ActorServices {
     flush: () => node.flush(),
     log: options.log,
     send: (client, message) => node.send(client, message),
-    shape: (demand) => node.shapes.of(demand),
+    shape: (settings) => shapeOf(node.shapes, settings),
     settings: (settings) => node.definitions.settings(settings),
     admit: (task) => submissions.admit(task),
     awaitArguments: (task, missing) => executions.dependencies.hold(task, missing),
@@ -93,6 +94,7 @@ export function clusterServices(node: NodeParts): ClusterServices {
       meanMs: node.meanMs,
       lanes: node.lanes,
     }),
+    checkGroup: (task) => node.groups.check(task),
     output: (message) => node.programs.output(message),
   };
 }

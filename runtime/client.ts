@@ -23,6 +23,7 @@ import {
   StoreFullError,
   UsageError,
 } from "../core/errors.ts";
+import { type GroupAnswer, type GroupRequest, readGroupAnswer, writeGroupMessage } from "../core/groups.ts";
 import {
   argumentsId,
   ChildIds,
@@ -506,6 +507,28 @@ export class Client {
     const body = await this.#answer(request);
     this.#check();
     return this.unpack(body) as FoundActor | null;
+  }
+
+  /** Asks the node about a placement group. Without an answer within `timeoutMs`, resolves with nothing. */
+  async askGroup(message: GroupRequest, timeoutMs = Infinity): Promise<GroupAnswer | undefined> {
+    this.#check();
+    await this.ready;
+    const request = this.#nextQuestion++;
+    this.send({ type: "group", request, body: writeGroupMessage(message) });
+    this.flush();
+    const { promise: late, resolve } = Promise.withResolvers<undefined>();
+    const cancel = timeoutMs === Infinity
+      ? undefined
+      : this.#options.clock.after(timeoutMs, () => resolve(undefined));
+    const body = await this.#blocking(Promise.race([this.#answer(request), late]));
+    cancel?.();
+    this.#check();
+    return body === undefined ? undefined : readGroupAnswer(body);
+  }
+
+  /** The task that is being done: what a program, or a task, asks for belongs to it. */
+  get task(): TaskId {
+    return this.#options.scope().task;
   }
 
   /** Waits until an actor is dead. Returns why. */

@@ -64,6 +64,15 @@ export { ActorPool, type PoolCall } from "./actor_pool.ts";
 export { Barrier } from "./barrier.ts";
 export * as collective from "./collective.ts";
 export { Event } from "./event.ts";
+export {
+  type BundleOptions,
+  gang,
+  type GangOptions,
+  type InBundle,
+  PlacementGroup,
+  placementGroup,
+  type PlacementGroupOptions,
+} from "./placement_group.ts";
 export { Queue, type QueueOptions } from "./queue.ts";
 export { type AcquireOptions, Lock, type Permit, Semaphore } from "./semaphore.ts";
 export type { ToolOptions, WaitingOptions } from "./tool.ts";
@@ -82,7 +91,8 @@ export {
 } from "./remote.ts";
 export type { TaskContext } from "./executor.ts";
 export type { TaskOptions } from "../core/options.ts";
-export type { PlacementOptions } from "../core/placement.ts";
+export type { Strategy } from "../core/groups.ts";
+export type { GroupHandle, PlacementOptions } from "../core/placement.ts";
 export type { Duration } from "../core/duration.ts";
 export type { Isolation, LogLevel } from "../node/config.ts";
 export { type ClassCodec, registerClass } from "../store/serialize.ts";
@@ -102,6 +112,7 @@ export {
   ObjectLostError,
   OutOfDiskError,
   PendingCallsLimitError,
+  PlacementGroupError,
   ProtocolError,
   QueueEmptyError,
   QueueFullError,

@@ -34,6 +34,8 @@ export interface NodeLoad {
   /** How many tasks wait there for an isolate, and how long a task takes there, in milliseconds. */
   readonly queued: number;
   readonly meanMs: number;
+  /** What would be free if all tasks ended. Default: as `free`. */
+  readonly lasting?: Readonly<Record<string, number>>;
 }
 
 /** A request for a place. */
@@ -61,6 +63,7 @@ const HOP_MS = 1;
 interface View {
   readonly node: NodeDescription;
   free: Record<string, number>;
+  lasting: Readonly<Record<string, number>>;
   queued: number;
   meanMs: number;
   /** What was sent there and is not in its reports yet, oldest first. */
@@ -83,7 +86,14 @@ export class GlobalScheduler {
       this.#views.set(node.id, { ...known, node });
       return;
     }
-    this.#views.set(node.id, { node, free: { ...node.resources }, queued: 0, meanMs: 1, sent: [] });
+    this.#views.set(node.id, {
+      node,
+      free: { ...node.resources },
+      lasting: node.resources,
+      queued: 0,
+      meanMs: 1,
+      sent: [],
+    });
   }
 
   /** A node is gone. */
@@ -96,6 +106,7 @@ export class GlobalScheduler {
     const view = this.#views.get(id);
     if (view === undefined) return;
     view.free = { ...load.free };
+    view.lasting = load.lasting ?? load.free;
     view.queued = load.queued;
     view.meanMs = load.meanMs;
     view.sent = view.sent.filter(({ at }) => now - at < REPORT_AGE_MS);
@@ -105,6 +116,11 @@ export class GlobalScheduler {
   /** What a node has free, as far as is known. */
   free(id: TaskId): Readonly<Record<string, number>> {
     return this.#views.get(id)?.free ?? {};
+  }
+
+  /** What a node would have free if all tasks ended, as far as is known. */
+  lasting(id: TaskId): Readonly<Record<string, number>> {
+    return this.#views.get(id)?.lasting ?? {};
   }
 
   /** Whether any node could ever run a task with such a demand. */

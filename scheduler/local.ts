@@ -39,6 +39,10 @@ export type TaskState =
 /** A task, as the scheduler sees it; the fields below `retries` are the scheduler's own. */
 export interface SchedulerTask extends Queueable {
   readonly id: TaskId;
+  /** The shape that it runs with: while it waits, a choice if it asks for one. */
+  shape: Shape;
+  /** What it asks for. */
+  readonly asked: Shape;
   /** How often it may be run again after a failure. */
   readonly retries: number;
   state: TaskState;
@@ -150,11 +154,17 @@ export class LocalScheduler<T extends SchedulerTask> {
   #effects: SchedulerEffect<T>[] = [];
   /** Where a task of the shape just asked for would go. */
   #target: Isolate<T> | undefined;
-  readonly #fits = (shape: Shape): boolean => {
-    const target = this.#place(shape);
-    if (target === undefined) return false;
-    this.#target = target;
-    return true;
+  /** And which of the shapes that it may be. */
+  #chosen: Shape | undefined;
+  readonly #fits = ({ alternatives }: Shape): boolean => {
+    for (let i = 0; i < alternatives.length; i++) {
+      const target = this.#place(alternatives[i]!);
+      if (target === undefined) continue;
+      this.#target = target;
+      this.#chosen = alternatives[i]!;
+      return true;
+    }
+    return false;
   };
 
   /** @param pool The machine's resources. @param options Limits. */
@@ -294,7 +304,7 @@ export class LocalScheduler<T extends SchedulerTask> {
       isolate === undefined || isolate.shape !== shape || !shape.pipelined || shape.concurrency > 1 ||
       isolate.active.length === 0 || isolate.active.length >= WINDOW_TASKS_MAX ||
       isolate.loadMs >= AHEAD_MS_MAX ||
-      this.#queue.length > 0 || this.#pool.freeCpu < 0
+      this.#queue.length > 0 || this.#pool.freeCpu(shape.cpuName) < 0
     ) return;
     this.#send(task, isolate);
     task.chained = producers;
@@ -302,6 +312,7 @@ export class LocalScheduler<T extends SchedulerTask> {
 
   #enqueue(task: T, front: boolean): void {
     task.state = "queued";
+    task.shape = task.asked;
     task.chained = 0;
     this.#queue.push(task, front);
   }
@@ -312,6 +323,7 @@ export class LocalScheduler<T extends SchedulerTask> {
     for (;;) {
       const task = this.#queue.take(now, this.#fits);
       if (task === undefined) break;
+      task.shape = this.#chosen!;
       this.#send(task, this.#target!);
     }
     if (this.#lacking) this.#spawn();
@@ -322,7 +334,7 @@ export class LocalScheduler<T extends SchedulerTask> {
   #place(shape: Shape): Isolate<T> | undefined {
     const room = this.#pool.fits(shape);
     // While CPU is overdrawn, isolates must run out of work until it no longer is.
-    const mayWait = shape.pipelined && this.#pool.freeCpu >= 0;
+    const mayWait = shape.pipelined && this.#pool.freeCpu(shape.cpuName) >= 0;
     let idle: Isolate<T> | undefined;
     let ahead: Isolate<T> | undefined;
     for (let i = 0; i < this.#all.length; i++) {
@@ -490,7 +502,6 @@ export class LocalScheduler<T extends SchedulerTask> {
 
   /** Lets an idle isolate take half of what waits in the longest line; asks for an isolate if none is idle. */
   #steal(): void {
-    if (this.#pool.freeCpu <= 0) return; // whatever waits in a line needs CPU
     let idle = false;
     let longest: Isolate<T> | undefined;
     let most = 0;
@@ -499,9 +510,9 @@ export class LocalScheduler<T extends SchedulerTask> {
       // One line at a time: the last answer brings the next.
       if (isolate.revoking > 0) return;
       if (isolate.active.length === 0) idle = true;
-      if (isolate.barren) continue;
+      if (isolate.barren || isolate.shape === undefined || !this.#pool.fits(isolate.shape)) continue;
       const waiting = waitingIn(isolate);
-      if (waiting > most && this.#pool.fits(isolate.shape!)) {
+      if (waiting > most) {
         most = waiting;
         longest = isolate;
       }

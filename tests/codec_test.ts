@@ -161,6 +161,8 @@ const TO_NODE: Kinds<ToNode> = {
   }),
   publish: fc.record({ hash: text, code: bytes }),
   jobEnded: fc.record({ job: task }),
+  group: fc.record({ request: u32, body: bytes }),
+  bundles: fc.record({ body: bytes }),
   put: fc.record({ object, outcome }),
   expect: fc.record({ objects }),
   retain: fc.record({ objects }),

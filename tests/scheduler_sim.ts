@@ -43,7 +43,8 @@ export interface SimTaskOptions {
 export class SimTask implements SchedulerTask {
   readonly id: TaskId;
   readonly job: TaskId;
-  readonly shape: Shape;
+  readonly asked: Shape;
+  shape: Shape;
   readonly priority: number;
   readonly retries: number;
   readonly #ms: number;
@@ -79,7 +80,7 @@ export class SimTask implements SchedulerTask {
   ) {
     this.id = name as TaskId;
     this.job = job as TaskId;
-    this.shape = shape;
+    this.asked = this.shape = shape;
     this.priority = priority;
     this.retries = retries;
     this.#ms = ms;
@@ -365,7 +366,7 @@ export class Simulation {
 
   #step(event: SchedulerEvent<SimTask>): void {
     this.events++;
-    const freeBefore = this.pool.freeCpu;
+    const freeBefore = this.pool.freeCpu();
     const effects = this.scheduler.step(event);
     for (const effect of effects) this.#perform(effect);
     assertEquals(
@@ -373,7 +374,7 @@ export class Simulation {
       [],
       "each task that may not be run again is reported",
     );
-    if (this.pool.freeCpu < 0) {
+    if (this.pool.freeCpu() < 0) {
       const sent = effects.find((effect) => effect.type === "send" && effect.task.shape.cpu > 0);
       assert(sent === undefined, () => `sent on overdrawn CPU (free before: ${freeBefore})`);
     }

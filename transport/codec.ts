@@ -24,7 +24,7 @@ import {
   type ToNode,
   type Topic,
 } from "../core/messages.ts";
-import type { TaskSettings } from "../core/options.ts";
+import { areDemands, type TaskSettings } from "../core/options.ts";
 import { isPlacement } from "../core/placement.ts";
 import type { ByteReader, ByteWriter } from "./bytes.ts";
 
@@ -58,6 +58,8 @@ const KIND = {
   delegate: 27,
   publish: 28,
   jobEnded: 29,
+  group: 30,
+  bundles: 31,
   welcome: 32,
   refused: 33,
   result: 34,
@@ -239,6 +241,11 @@ function fields(to: ByteWriter, m: Message): void {
     case "ask":
       to.u32(m.request);
       return to.u8(TOPICS.indexOf(m.topic));
+    case "group":
+      to.u32(m.request);
+      return to.blob(m.body);
+    case "bundles":
+      return to.blob(m.body);
     case "log":
       to.u32(m.handle);
       to.u8(m.level);
@@ -446,6 +453,10 @@ function toNode(from: ByteReader, kind: number): ToNode {
       return { type: "makeRoom", request: from.u32(), bytes: from.size() };
     case KIND.ask:
       return { type: "ask", request: from.u32(), topic: choice(TOPICS, from.u8(), "topic") };
+    case KIND.group:
+      return { type: "group", request: from.u32(), body: from.blob() };
+    case KIND.bundles:
+      return { type: "bundles", body: from.blob() };
     case KIND.log:
       return {
         type: "log",
@@ -635,6 +646,7 @@ function isSettings(value: unknown): value is TaskSettings {
   const whole = (x: unknown) => typeof x === "number" && Number.isInteger(x);
   return typeof v.name === "string" && whole(v.returns) && whole(v.retries) && whole(v.priority) &&
     typeof v.timeoutMs === "number" && v.timeoutMs >= 0 && typeof v.stream === "boolean" &&
+    (v.alternatives === undefined || areDemands(v.alternatives)) &&
     (v.placement === undefined || isPlacement(v.placement)) &&
     (v.group === undefined || typeof v.group === "string") &&
     (typeof v.retryOn === "boolean" ||

@@ -73,7 +73,8 @@ export class Attempt implements SchedulerTask {
   readonly spec: TaskSpec;
   readonly id: TaskId;
   readonly job: TaskId;
-  readonly shape: Shape;
+  readonly asked: Shape;
+  shape: Shape;
   readonly priority = 0;
   readonly retries: number;
   readonly #fn: FunctionMean;
@@ -100,7 +101,7 @@ export class Attempt implements SchedulerTask {
     this.spec = spec;
     this.id = job; // nothing of the scheduler's looks at it
     this.job = job;
-    this.shape = spec.draft.shape;
+    this.asked = this.shape = spec.draft.shape;
     this.retries = spec.draft.retries ?? RETRIES;
     this.#fn = fn;
     this.from = from;
