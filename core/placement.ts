@@ -8,7 +8,9 @@ import { UsageError } from "./errors.ts";
 
 /** What a placement group is to options: its id (32 hexadecimal digits), and what its bundles hold, in 1/10000. */
 export interface GroupHandle {
+  /** 32 hexadecimal digits. */
   readonly id: string;
+  /** What each bundle holds, in units of 1/10000 by resource name. */
   readonly demands: readonly Readonly<Record<string, number>>[];
 }
 

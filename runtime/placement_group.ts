@@ -53,10 +53,10 @@ export class PlacementGroup implements GroupHandle, AsyncDisposable {
   /** 32 hexadecimal digits. */
   readonly id: string;
   /** What each bundle holds, in units of 1/10000 by resource name. */
-  readonly demands: readonly Demand[];
+  readonly demands: readonly Readonly<Record<string, number>>[];
 
   /** @ignore */
-  constructor(id: string, demands: readonly Demand[]) {
+  constructor(id: string, demands: readonly Readonly<Record<string, number>>[]) {
     this.id = id;
     this.demands = demands;
   }

@@ -6,6 +6,7 @@
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { killHeads } from "../chaos/gcs_kill.ts";
+import { parse, TestCluster } from "./test_cluster.ts";
 import { project, RAYD, rayd, raydOutput, Running } from "./rayd.ts";
 
 const FUNCTIONS = `
@@ -47,68 +48,9 @@ export const adding = remote(async function adding(counter: ReturnType<typeof Co
 const print = (name: string, value: unknown) => console.log(name + ": " + JSON.stringify(value));
 `;
 
-/** A head and workers, which end with the scope. */
-class TestCluster implements AsyncDisposable {
-  readonly directory: { readonly path: string } & Disposable;
-  readonly env: Record<string, string>;
-  readonly nodes: Running[] = [];
-  address = "";
-
-  private constructor(script: string) {
-    this.directory = project({ "main.ts": FUNCTIONS + script });
-    this.env = { HOME: this.directory.path };
-  }
-
-  static async start(
-    script: string,
-    head: readonly string[],
-    ...workers: readonly (readonly string[])[]
-  ): Promise<TestCluster> {
-    const cluster = new TestCluster(script);
-    await cluster.head(["--port", "0", ...head]);
-    for (const worker of workers) await cluster.worker(worker);
-    return cluster;
-  }
-
-  async head(options: readonly string[]): Promise<Running> {
-    const head = new Running(["head", "--store-memory", "256MB", ...options], { env: this.env });
-    this.nodes.push(head);
-    await head.printed("The token is in");
-    this.address = /is up at (\S+)/.exec(head.stdout)![1]!;
-    this.env.RAYD_ADDRESS = this.address;
-    return head;
-  }
-
-  async worker(options: readonly string[]): Promise<Running> {
-    const worker = new Running(["worker", "--store-memory", "256MB", ...options], { env: this.env });
-    this.nodes.push(worker);
-    await worker.printed("has joined");
-    return worker;
-  }
-
-  /** Runs the script. @returns What it printed, by name. */
-  async run(...args: readonly string[]): Promise<Record<string, unknown>> {
-    return parse(await raydOutput(["run", "main.ts", ...args], { cwd: this.directory.path, env: this.env }));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const node of this.nodes.reverse()) await node[Symbol.asyncDispose]();
-    this.directory[Symbol.dispose]();
-  }
-}
-
-function parse(stdout: string): Record<string, unknown> {
-  return Object.fromEntries(
-    stdout.trim().split("\n").map((line) => {
-      const at = line.indexOf(": ");
-      return [line.slice(0, at), JSON.parse(line.slice(at + 2)) as unknown];
-    }),
-  );
-}
-
 Deno.test("a script uses a cluster as it would one machine: tasks, objects, actors, errors, streams", async () => {
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
   const far = { gpus: 1 };
@@ -196,7 +138,7 @@ if (import.meta.main) {
 
 Deno.test("tasks and actors go where their labels, their node or their wish to be spread take them", async () => {
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
   const zone = new Map((await nodes()).map(({ id, labels }) => [id, labels.zone]));
@@ -251,7 +193,7 @@ if (import.meta.main) for (const ref of [f.remote(), A.remote().g.remote()]) awa
 
 Deno.test("tasks of a worker that is killed run elsewhere, and the script notices nothing", async () => {
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
   const refs = Array.from({ length: 200 }, (_, i) => busy.remote(i, 30));
@@ -274,7 +216,7 @@ if (import.meta.main) {
 
 Deno.test("objects that die with a worker are made again, and what they were made of, when they are needed", async () => {
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 export const doubled = remote(function doubled(a: Float64Array) { return a.map((x) => 2 * x); });
 if (import.meta.main) {
   await using _ = await init();
@@ -319,7 +261,7 @@ if (import.meta.main) {
 
 Deno.test("a head that is killed and started again on its directory finds its workers again, which have gone on", async () => {
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
   const counter = Counter.options({ name: "kept" }).remote();
@@ -354,7 +296,7 @@ if (import.meta.main) {
 
 Deno.test("a program that is killed leaves nothing running on other nodes", async () => {
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
   if (Deno.args[0] === "look") {
@@ -405,7 +347,7 @@ Deno.test("joining with a wrong token, at a wrong address, or from a machine wit
 
 Deno.test("a node that drains finishes what it has, takes nothing new, and ends; nothing runs twice", async () => {
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 export const attempt = remote(async function attempt(ms: number) {
   await new Promise((resolve) => setTimeout(resolve, ms));
   return context().attempt;
@@ -585,7 +527,7 @@ Deno.test("with certificates all links are encrypted, and whoever shows none of 
   const file = (name: string) => `${certificates.path}/${name}`;
   const tls = ["--tls-cert", file("node.pem"), "--tls-key", file("node.key"), "--tls-ca", file("ca.pem")];
   await using cluster = await TestCluster.start(
-    `
+    FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
   const far = { gpus: 1 };
