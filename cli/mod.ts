@@ -29,6 +29,7 @@ const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<C
     load: async () => (await import("./worker.ts")).command,
   },
   status: { summary: "show a cluster", load: async () => (await import("./status.ts")).command },
+  list: { summary: "list tasks, actors and more", load: async () => (await import("./list.ts")).command },
   stop: { summary: "end this machine's nodes", load: async () => (await import("./stop.ts")).command },
   drain: { summary: "let a node finish, and end it", load: async () => (await import("./drain.ts")).command },
   doctor: {

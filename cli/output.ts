@@ -33,3 +33,10 @@ function writeAll(to: { writeSync(bytes: Uint8Array): number }, text: string): v
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
 }
+
+/** Columns in line, under their names. @param rows Each as long as `names`. */
+export function showTable(names: readonly string[], rows: readonly (readonly string[])[]): string {
+  const all = [names, ...rows];
+  const widths = names.map((_, i) => Math.max(...all.map((row) => row[i]!.length)));
+  return all.map((row) => `${row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()}\n`).join("");
+}

@@ -2,6 +2,8 @@
 export interface ParseOptions {
   readonly boolean?: readonly string[];
   readonly string?: readonly string[];
+  /** Options that may be repeated: each is a list. */
+  readonly collect?: readonly string[];
   readonly alias?: Readonly<Record<string, string>>;
   /** Stops at the first argument that is no option. */
   readonly stopEarly?: boolean;

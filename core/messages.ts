@@ -58,7 +58,8 @@ export interface Dependency {
 export type ToNode =
   | {
     readonly type: "hello";
-    readonly role: "driver" | "isolate" | "peer";
+    /** An *observer* asks how the node is, and does nothing else. */
+    readonly role: "driver" | "isolate" | "peer" | "observer";
     readonly protocol: number;
     readonly version: string;
     readonly token: string;
@@ -184,7 +185,10 @@ export interface FoundActor {
 }
 
 /** What a client may ask its node about. */
-export type Topic = "nodes" | "cluster" | "available" | "stats";
+export type Topic = "nodes" | "cluster" | "available" | "stats" | ListTopic;
+
+/** What a node can list, row by row. */
+export type ListTopic = "tasks" | "actors" | "objects" | "workers" | "jobs" | "groups" | "unmet";
 
 /** From a node to a client. */
 export type FromNode =

@@ -290,6 +290,11 @@ export class ActorServer {
     this.#step({ type: "isolateGone", actor, reason: "it was restarted with kill()", blame: false });
   }
 
+  /** All actors of this node, dead ones that somebody still has handles of included. */
+  all(): Iterable<NodeActor> {
+    return this.#actors.values();
+  }
+
   /** Whether there is such an actor on this node. */
   has(id: TaskId): boolean {
     return this.#actors.has(id);

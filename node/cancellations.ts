@@ -105,7 +105,7 @@ export class Cancellations {
 }
 
 /** Where a task is, in words. */
-function stateOf(task: TaskRecord): string {
+export function stateOf(task: TaskRecord): string {
   switch (task.state) {
     case "new":
       return "waiting for its arguments";

@@ -352,11 +352,16 @@ export class Cluster {
   }
 
   /** What cannot run anywhere now, as `rayd status` tells it. */
-  unmet(): { readonly name: string; readonly reason: string }[] {
-    return Array.from(
-      [...this.#homeless, ...this.#homelessActors.keys()],
-      (task) => ({ name: task.entry.settings.name, reason: lacking(task) }),
-    );
+  unmet(): { readonly name: string; readonly asks: string; readonly reason: string }[] {
+    const of = (kind: string) => (task: TaskRecord) => {
+      const { placement, name } = task.entry.settings;
+      const reason = this.draining ? "this node drains, and no other node has that" : "no node has that";
+      return { name: `${kind} ${name}`, asks: `${showShape(task.asked)}${showPlacement(placement)}`, reason };
+    };
+    return [
+      ...Array.from(this.#homeless, of("task")),
+      ...Array.from(this.#homelessActors.keys(), of("actor")),
+    ];
   }
 
   /** Where a task goes: with the first alternative that a node has at once, or else the first that one has. */

@@ -43,7 +43,9 @@ export interface Outlet {
 export interface Client {
   readonly id: number;
   readonly channel: Outlet;
-  role: "driver" | "isolate" | "peer" | undefined;
+  role: "driver" | "isolate" | "peer" | "observer" | undefined;
+  /** The process that it is in. */
+  pid: number;
   job: TaskId;
   /** Of a peer: the job's program itself asks, which is never run again. */
   behalfOfDriver: boolean;

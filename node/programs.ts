@@ -31,6 +31,11 @@ export class Programs {
     return true;
   }
 
+  /** The jobs of programs that are connected here. */
+  connectedJobs(): Iterable<readonly [TaskId, Client]> {
+    return this.#drivers;
+  }
+
   /** A peer asks on behalf of a job's program, or of its tasks. */
   behalf(client: Client, job: TaskId, driver: boolean): void {
     client.job = job;

@@ -8,7 +8,7 @@ import { isBundleName } from "../core/bundles.ts";
 import { hex } from "../core/ids.ts";
 import type { ToNode } from "../core/messages.ts";
 import { RESOURCE_UNIT } from "../core/options.ts";
-import { unreachable } from "../core/unreachable.ts";
+import { list } from "./listing.ts";
 import type { NodeParts } from "./parts.ts";
 
 /** Counters of a node. */
@@ -77,7 +77,7 @@ export function answer(node: NodeParts, topic: Extract<ToNode, { type: "ask" }>[
     case "stats":
       return stats(node);
     default:
-      unreachable(topic);
+      return list(node, topic);
   }
 }
 

@@ -159,6 +159,7 @@ export class NodeServer {
       id: this.#nextClient++,
       channel,
       role: undefined,
+      pid: 0,
       job: this.#node.options.id,
       behalfOfDriver: false,
       held: undefined,
@@ -281,6 +282,9 @@ export class NodeServer {
     if (client.role === undefined) {
       if (message.type !== "hello") throw new ProtocolError(`Cannot take "${message.type}" before "hello"`);
       return this.#hello(client, message);
+    }
+    if (client.role === "observer" && message.type !== "ask") {
+      throw new ProtocolError(`Cannot take "${message.type}" of one who only looks`);
     }
     switch (message.type) {
       case "submit":
@@ -486,11 +490,16 @@ export class NodeServer {
       );
     }
     client.storeClient = hello.storeClient;
+    client.pid = hello.pid;
     this.#greeted(client);
     if (hello.role === "peer") {
       if (this.#node.cluster === undefined) return refuse("this node is alone");
       this.#node.send(client, { type: "welcome", node: this.#node.options.id });
       return this.#peerUp(client, hello.job);
+    }
+    if (hello.role === "observer") {
+      client.role = "observer";
+      return this.#node.send(client, { type: "welcome", node: this.#node.options.id });
     }
     if (hello.role === "isolate") {
       const isolate = this.#node.isolates.byNumber.get(hello.isolate);

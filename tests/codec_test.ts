@@ -171,7 +171,10 @@ const TO_NODE: Kinds<ToNode> = {
   consumed: fc.record({ task, count: u32 }),
   cancel: fc.record({ task, force: fc.boolean(), recursive: fc.boolean() }),
   makeRoom: fc.record({ request: u32, bytes: size }),
-  ask: fc.record({ request: u32, topic: fc.constantFrom("nodes", "cluster", "available", "stats") }),
+  ask: fc.record({
+    request: u32,
+    topic: fc.constantFrom("nodes", "cluster", "available", "stats", "tasks", "unmet"),
+  }),
   done: fc.record({
     handle: u32,
     durationUs: fc.double({ min: 0, noNaN: true }).map((us) => us + 0),

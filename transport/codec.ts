@@ -76,8 +76,20 @@ const KIND = {
   stopActor: 45,
 } as const satisfies Record<Message["type"], number>;
 
-const TOPICS = ["nodes", "cluster", "available", "stats"] as const satisfies readonly Topic[];
-const ROLES = ["driver", "isolate", "peer"] as const;
+const TOPICS = [
+  "nodes",
+  "cluster",
+  "available",
+  "stats",
+  "tasks",
+  "actors",
+  "objects",
+  "workers",
+  "jobs",
+  "groups",
+  "unmet",
+] as const satisfies readonly Topic[];
+const ROLES = ["driver", "isolate", "peer", "observer"] as const;
 
 /**
  * Appends a message, length and kind included; all of it or, if a field cannot be written, nothing.

@@ -130,10 +130,73 @@ if (import.meta.main) {
   const status = await raydOutput(["status"], { env: cluster.env });
   assertStringIncludes(status, "head");
   assertStringIncludes(status, "gpu 1/1");
-  const nodes = JSON.parse(await raydOutput(["status", "--json"], { env: cluster.env })) as {
-    role: string;
-  }[];
+  const { nodes } = JSON.parse(await raydOutput(["status", "--json"], { env: cluster.env })) as {
+    nodes: { role: string }[];
+  };
   assertEquals(nodes.map(({ role }) => role).sort(), ["head", "worker"]);
+});
+
+Deno.test("rayd list shows what there is, and rayd status what is asked for and cannot be had, with the reason", async () => {
+  await using cluster = await TestCluster.start(
+    FUNCTIONS + `
+if (import.meta.main) {
+  await using _ = await init();
+  const counter = Counter.options({ name: "shown", cpus: 1 }).remote();
+  await get(counter.add.remote());
+  const kept = await put(new Float64Array(1e6));
+  const large = filled.options({ resources: { far: 1 } }).remote(2e5, 1);
+  await wait([large]);
+  const tasks = [
+    forever.options({ resources: { far: 1 } }).remote(),
+    ...[1, 2, 3].map(() => forever.options({ cpus: 2, name: "wide" }).remote()),
+    where.options({ resources: { unicorn: 1 } }).remote(),
+  ];
+  await wait(tasks, { timeout: 300 });
+  console.log("running");
+  await get(tasks);
+  print("never", kept);
+}`,
+    ["--cpus", "2"],
+    ["--cpus", "1", "--resources", "far=2"],
+  );
+  await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
+  await run.printed("running");
+  const list = async (...args: string[]) =>
+    JSON.parse(await raydOutput(["list", ...args, "--json"], { env: cluster.env })) as Record<
+      string,
+      unknown
+    >[];
+  assertEquals((await list("nodes")).map(({ role }) => role).sort(), ["head", "worker"]);
+  const tasks = await list("tasks", "--where", "name=forever");
+  assertEquals(tasks.map(({ state }) => state).sort(), ["running", "with another node"]);
+  assertEquals((await list("tasks", "--where", "name=wide")).length, 3);
+  const [actor, ...others] = await list("actors");
+  assertEquals([actor!.class, actor!.name, actor!.state, others.length], ["Counter", "shown", "alive", 0]);
+  const objects = (await list("objects", "--where", "kind=value")).filter(({ bytes }) => Number(bytes) > 1e6);
+  assertEquals(objects.map(({ where }) => String(where).replace(/ .*/, "")).sort(), [
+    "memory",
+    "memory",
+    "node",
+  ]);
+  assertEquals((await list("workers")).some(({ state }) => state === "busy"), true);
+  assertEquals((await list("jobs")).length, 1);
+  assertEquals(await list("groups"), []);
+  assertStringIncludes(await raydOutput(["list", "groups"], { env: cluster.env }), "no groups");
+  const status = await raydOutput(["status"], { env: cluster.env });
+  assertStringIncludes(status, "waiting for resources:");
+  const waiting = status.split("\n").map((line) => line.trim().split(/ {2,}/).slice(0, 4).join("|"));
+  assertEquals(waiting.includes("1|task where|{cpu: 1, unicorn: 1}|no node has that"), true, status);
+  assertEquals(
+    waiting.includes("3|task wide|{cpu: 2}|what it asks for is in use here: free cpu 1"),
+    true,
+    status,
+  );
+  const wrong = await rayd(["list", "everything"], { env: cluster.env });
+  assertEquals([wrong.code, /nodes\|actors\|tasks/.test(wrong.stderr)], [2, true]);
+  await using watching = new Running(["status", "--watch", "--json"], { env: cluster.env });
+  await watching.printed("unicorn");
+  await run.kill("SIGKILL");
+  await watching.printed('"unmet":[]');
 });
 
 Deno.test("tasks and actors go where their labels, their node or their wish to be spread take them", async () => {

@@ -119,10 +119,9 @@ if (import.meta.main) {
   await worker.printed("has joined");
   await using program = new Running(["run", "main.ts"], { cwd: directory.path, env });
   await program.printed("up");
-  const nodes = JSON.parse(await raydOutput(["status", "--json"], { env })) as {
-    address: string;
-    bulkPort: number;
-  }[];
+  const { nodes } = JSON.parse(await raydOutput(["status", "--json"], { env })) as {
+    nodes: { address: string; bulkPort: number }[];
+  };
   const ports = [
     Number(env.RAYD_ADDRESS.split(":")[1]),
     ...nodes.flatMap(({ address, bulkPort }) => [Number(address.split(":")[1]), bulkPort]),
@@ -142,7 +141,7 @@ if (import.meta.main) {
   }
   await program.printed("going");
   assertEquals(program.stderr, "");
-  const left = JSON.parse(await raydOutput(["status", "--json"], { env })) as unknown[];
-  assertEquals(left.length, 2);
+  const left = JSON.parse(await raydOutput(["status", "--json"], { env })) as { nodes: unknown[] };
+  assertEquals(left.nodes.length, 2);
   await program.kill("SIGTERM");
 });
