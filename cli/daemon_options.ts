@@ -11,6 +11,7 @@ import type { LogLevel } from "../node/config.ts";
 import { UsageError } from "../core/errors.ts";
 import { readTls } from "../transport/credentials.ts";
 import type { TlsOptions } from "../transport/tcp.ts";
+import { argumentsFromFile } from "./config_file.ts";
 import { CommandLineError } from "./output.ts";
 import { amount, parseBytes, parseResources } from "./run_options.ts";
 import { didYouMean } from "./suggest.ts";
@@ -28,10 +29,13 @@ export interface DaemonOptions {
   readonly logLevel: LogLevel;
   readonly insecureBind: boolean;
   readonly tls: TlsOptions | undefined;
+  /** It is to go to the background. */
+  readonly detach: boolean;
   /** The options that are the command's own. */
   readonly own: Readonly<Record<string, string>>;
 }
 
+const FLAGS = ["insecure-bind", "detach"];
 const VALUED = [
   "host",
   "cpus",
@@ -59,6 +63,8 @@ export const DAEMON_HELP = `  --host ADDRESS         the address to listen on an
   --tls-cert, --tls-key  files (PEM) with a certificate for the address, and its key: all links are encrypted then
   --tls-ca FILE          the authority that signed the certificates of all nodes (or RAYD_TLS_CA, also for programs)
   --insecure-bind        allow an address other than loopback, though what is sent there is not encrypted
+  --config FILE          options from a JSON file, by these names; what is said here as well goes first
+  --detach               go to the background when it is up; the log is in ~/.rayd/log
   --log-level LEVEL      debug, info, warn (default), error, off
 `;
 
@@ -69,9 +75,11 @@ export function parseDaemonOptions(
   own: readonly string[],
 ): DaemonOptions {
   const valued = [...VALUED, ...own];
-  const parsed = parseArgs(argv, {
-    boolean: ["insecure-bind"],
-    string: valued,
+  const config = configFile(argv);
+  const fromFile = config === undefined ? [] : argumentsFromFile(config, valued, FLAGS);
+  const parsed = parseArgs([...fromFile, ...argv], {
+    boolean: FLAGS,
+    string: [...valued, "config"],
     unknown: (argument, key) => {
       if (key === undefined) throw new CommandLineError(`"rayd ${command}" takes no argument "${argument}"`);
       throw new CommandLineError(
@@ -111,12 +119,21 @@ export function parseDaemonOptions(
     tokenFile: given("token-file"),
     logLevel: level as LogLevel,
     insecureBind: parsed["insecure-bind"] === true,
+    detach: parsed.detach === true,
     tls: tlsOf(given("tls-cert"), given("tls-key"), given("tls-ca")),
     own: Object.fromEntries(own.flatMap((name) => {
       const value = given(name);
       return value === undefined ? [] : [[name, value]];
     })),
   };
+}
+
+/** The file that `--config` names. */
+function configFile(argv: readonly string[]): string | undefined {
+  const { config } = parseArgs(argv, { string: ["config"] });
+  if (config === undefined) return undefined;
+  if (typeof config === "string" && config !== "") return config;
+  throw new CommandLineError("Option --config needs one value: a file");
 }
 
 function tlsOf(
@@ -173,4 +190,9 @@ export function parsePort(text: string, option: string): number {
   const port = Number(text);
   if (/^\d+$/.test(text) && port <= 65_535) return port;
   throw new CommandLineError(`Cannot use ${option} ${text}: give a number from 0 to 65535`);
+}
+
+/** The arguments of a process that is in the background already. */
+export function withoutDetach(argv: readonly string[]): string[] {
+  return [...argv.filter((argument) => !/^--detach(?:=|$)/.test(argument)), "--detach=false"];
 }

@@ -11,9 +11,10 @@ import { nodeLog } from "../node/log.ts";
 import { lmdbAddon } from "../store/library.ts";
 import { readOrMakeToken, stateDirectory, tokenFile } from "../transport/credentials.ts";
 import { checkBind, HEAD_PORT, randomHex, startNode, untilSignal } from "./daemon.ts";
-import { DAEMON_HELP, parseDaemonOptions, parsePort } from "./daemon_options.ts";
+import { DAEMON_HELP, parseDaemonOptions, parsePort, withoutDetach } from "./daemon_options.ts";
 import type { Command } from "./mod.ts";
-import { CommandLineError, complain, print } from "./output.ts";
+import { announceReady, detach } from "./detach.ts";
+import { CommandLineError, complain } from "./output.ts";
 
 /** The command. */
 export const command: Command = {
@@ -29,6 +30,7 @@ ${DAEMON_HELP}`,
 
   async run(args) {
     const options = parseDaemonOptions("head", args, ["port", "dir", "shards"]);
+    if (options.detach) return await detach("head", withoutDetach(args));
     const hostname = options.host ?? "127.0.0.1";
     const file = options.tokenFile ?? tokenFile();
     try {
@@ -48,7 +50,7 @@ ${DAEMON_HELP}`,
         port: gcs.port,
       });
       const address = `${hostname.includes(":") ? `[${hostname}]` : hostname}:${gcs.port}`;
-      print(
+      announceReady(
         `rayd head ${daemon.registration.id.slice(0, 8)} is up at ${address}\n\n` +
           `  join it:  rayd worker --address ${address}\n` +
           `  use it:   RAYD_ADDRESS=${address} rayd run script.ts\n` +

@@ -7,7 +7,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { killHeads } from "../chaos/gcs_kill.ts";
 import { parse, TestCluster } from "./test_cluster.ts";
-import { project, RAYD, rayd, raydOutput, Running } from "./rayd.ts";
+import { gone, project, RAYD, rayd, raydOutput, Running } from "./rayd.ts";
 
 const FUNCTIONS = `
 import { actor, cancel, context, died, get, getActor, init, kill, nodes, put, type Ref, remote, wait } from "rayd";
@@ -440,6 +440,40 @@ if (import.meta.main) {
   assertStringIncludes(none.stderr, "no node of this cluster");
   const doctor = await rayd(["doctor"], { env: cluster.env });
   assertStringIncludes(doctor.stdout, "1 nodes, 1 here");
+});
+
+Deno.test("head and worker take their options from a file, and go to the background when they are up", async () => {
+  using directory = project({
+    "head.jsonc": `{ "cpus": 2, "store-memory": "64MB", "port": 0, "labels": { "zone": "a" } /* one */ }`,
+    "worker.json": `{ "cpus": 9, "store-memory": "64MB", "resources": { "far": 2 } }`,
+    "wrong.json": `{ "cpu": 2 }`,
+    "wronger.json": `{ "labels": { "zone": 1 } }`,
+  });
+  const at = { cwd: directory.path, env: { HOME: directory.path } as Record<string, string> };
+  const up = await raydOutput(["head", "--detach", "--config", "head.jsonc"], at);
+  at.env.RAYD_ADDRESS = /is up at (\S+)/.exec(up)![1]!;
+  await using _ = { [Symbol.asyncDispose]: async () => void await rayd(["stop"], at) };
+  await raydOutput(["worker", "--config", "worker.json", "--cpus", "1", "--detach"], at);
+  const list = await raydOutput(["status"], at);
+  assertEquals(/cpu \d\/2/.test(list) && /cpu \d\/1, far 2\/2/.test(list), true, list);
+  const failed = await rayd(["worker", "--detach", "--address", "127.0.0.1:9"], at);
+  assertEquals(failed.code, 1);
+  assertStringIncludes(failed.stderr, "127.0.0.1:9");
+  for (
+    const [file, words] of [["wrong.json", 'no option "cpu". Did you mean "cpus"?'], [
+      "wronger.json",
+      "texts by name",
+    ]]
+  ) {
+    const { code, stderr } = await rayd(["head", "--config", file!], at);
+    assertEquals(code, 2);
+    assertStringIncludes(stderr, words!);
+  }
+  const pids = (JSON.parse(await raydOutput(["list", "nodes", "--json"], at)) as { pid: number }[]).map((
+    { pid },
+  ) => pid);
+  await raydOutput(["stop"], at);
+  for (const pid of pids) await gone(pid);
 });
 
 Deno.test("rayd stop ends the nodes of this machine, gently", async () => {

@@ -132,6 +132,20 @@ export class Running implements AsyncDisposable {
   }
 }
 
+/** Waits until a process is gone. */
+export async function gone(pid: number): Promise<void> {
+  const deadline = performance.now() + DEADLINE_MS;
+  for (;;) {
+    try {
+      if (/\) Z /.test(Deno.readTextFileSync(`/proc/${pid}/stat`))) return;
+    } catch {
+      return;
+    }
+    if (performance.now() > deadline) throw new Error(`Process ${pid} has not ended`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 /** Waits until a file is there. */
 export async function exists(path: string): Promise<void> {
   const deadline = performance.now() + DEADLINE_MS;
