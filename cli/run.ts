@@ -10,15 +10,17 @@
 
 import { createHash } from "node:crypto";
 import { resolve } from "node:path";
+import { UsageError } from "../core/errors.ts";
 import { CODE } from "../core/messages.ts";
 import { extractAsset } from "../store/assets.ts";
 import { bundle, DRIVER_SYMBOL, MODULE_SYMBOL, RUNTIME_SYMBOL } from "./bundle.ts";
 import { printFatal } from "./fatal.ts";
 import { ProjectError } from "./import_map.ts";
+import type { Published } from "../runtime/registry.ts";
 import type { Command } from "./mod.ts";
 import { namelessModule } from "./nameless_module.ts";
 import { CommandLineError, complain, print } from "./output.ts";
-import { parseRunOptions } from "./run_options.ts";
+import { parseRunOptions, type RunOptions } from "./run_options.ts";
 
 /** The command. */
 export const command: Command = {
@@ -34,6 +36,10 @@ lie in node_modules, and "rayd". Nothing has to be installed; types are not chec
   --isolation WHERE    where tasks run: thread (default), or process: each isolate in a process of its own
   --host-memory BYTES  with --isolation process: what each process may use, such as 1GiB
   --log-level LEVEL    what rayd says about itself: debug, info, warn (default), error, off
+  --env NAME=VALUE     a variable for the script and its tasks, which find it in context().env; may be repeated
+  --env-file FILE      variables from a file, a NAME=VALUE a line
+  --working-dir DIR    files for tasks, which find a copy of DIR at context().workingDirectory (not .git, not
+                       node_modules, not what DIR/.raydignore names)
   --quiet, -q          no status line (there is none either when standard error is not a terminal)
 
 They are defaults for init() in the script: what the script itself says, wins.
@@ -52,12 +58,13 @@ Ends with the script's status; 130 after Ctrl-C.
       );
     }
     const entry = scriptPath(options.script);
-    for (const [name, value] of Object.entries(options.environment)) Deno.env.set(name, value);
+    const variables = { ...options.environment, ...options.env };
+    for (const [name, value] of Object.entries(variables)) Deno.env.set(name, value);
     let url: string;
     try {
-      url = await prepare(entry);
+      url = await prepare(entry, options);
     } catch (error) {
-      if (!(error instanceof ProjectError)) throw error;
+      if (!(error instanceof ProjectError) && !(error instanceof UsageError)) throw error;
       complain(`error: ${error.message}\n`);
       return 1;
     }
@@ -92,7 +99,7 @@ function scriptPath(script: string): string {
 }
 
 /** Bundles the script, and gives the runtime what the bundle will ask it for. @returns The bundle's URL. */
-async function prepare(entry: string): Promise<string> {
+async function prepare(entry: string, options: RunOptions): Promise<string> {
   if (Deno.build.standalone) Deno.env.set("ESBUILD_BINARY_PATH", extractAsset("esbuild", true));
   const runtime = await import("../runtime/mod.ts");
   const { enterModule, setBundle } = await import("../runtime/registry.ts");
@@ -104,9 +111,20 @@ async function prepare(entry: string): Promise<string> {
   globals[Symbol.for(MODULE_SYMBOL)] = enterModule;
   globals[Symbol.for(DRIVER_SYMBOL)] = true;
   // In a cluster, isolates on any machine load the code by its hash.
-  if (Deno.env.get("RAYD_ADDRESS")) {
-    setBundle(`${CODE}${createHash("sha256").update(code).digest("hex")}`, code);
-  } else setBundle(url);
+  const { env, workingDirectory } = options;
+  const directory = workingDirectory === undefined ? undefined : Deno.realPathSync(workingDirectory);
+  const given = directory !== undefined || Object.keys(env).length > 0;
+  if (!Deno.env.get("RAYD_ADDRESS")) {
+    Deno.env.set("RAYD_JOB_ENV", JSON.stringify(env));
+    if (directory !== undefined) Deno.env.set("RAYD_WORKING_DIR", directory);
+    setBundle(url);
+    return url;
+  }
+  const { packEnvironment } = await import("../runtime/environment.ts");
+  const bytes = new TextEncoder().encode(code);
+  const published: Published[] = [{ hash: createHash("sha256").update(bytes).digest("hex"), bytes }];
+  if (given) published.push(packEnvironment(env, directory));
+  setBundle(`${CODE}${published.map(({ hash }) => hash).join("+")}`, published);
   return url;
 }
 

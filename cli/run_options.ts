@@ -16,11 +16,27 @@ export interface RunOptions {
   readonly script: string | undefined;
   /** The script's own arguments. */
   readonly args: readonly string[];
+  /** Variables for the script and its tasks. */
+  readonly env: Readonly<Record<string, string>>;
+  /** The directory whose files its tasks are to have. */
+  readonly workingDirectory: string | undefined;
   /** What `init()` in the script takes its defaults from. */
   readonly environment: Readonly<Record<string, string>>;
 }
 
-const VALUED = ["cpus", "gpus", "resources", "store-memory", "isolation", "host-memory", "log-level"];
+const VALUED = [
+  "cpus",
+  "gpus",
+  "resources",
+  "store-memory",
+  "isolation",
+  "host-memory",
+  "log-level",
+  "env",
+  "env-file",
+  "working-dir",
+];
+const REPEATED = ["env", "env-file"];
 const FLAGS = ["help", "quiet"];
 const LEVELS = ["debug", "info", "warn", "error", "off"];
 
@@ -30,6 +46,7 @@ export function parseRunOptions(argv: readonly string[]): RunOptions {
     "--": argv.includes("--"),
     boolean: FLAGS,
     string: [...VALUED, "_"],
+    collect: REPEATED,
     alias: { h: "help", q: "quiet" },
     stopEarly: true,
     unknown: (argument, key) => {
@@ -75,8 +92,25 @@ export function parseRunOptions(argv: readonly string[]): RunOptions {
     }
     environment.RAYD_LOG_LEVEL = level;
   }
+  const env: Record<string, string> = {};
+  for (const file of (parsed["env-file"] ?? []) as string[]) Object.assign(env, envFile(file));
+  for (const text of (parsed.env ?? []) as string[]) {
+    const at = text.indexOf("=");
+    if (at < 1) throw new CommandLineError(`Cannot use --env ${text}: write NAME=VALUE`);
+    env[text.slice(0, at)] = text.slice(at + 1);
+  }
+  const workingDirectory = given("working-dir");
+  if (workingDirectory !== undefined) checkDirectory(workingDirectory);
   const [script, ...args] = positional(parsed);
-  return { help: parsed.help === true, quiet: parsed.quiet === true, script, args, environment };
+  return {
+    help: parsed.help === true,
+    quiet: parsed.quiet === true,
+    script,
+    args,
+    env,
+    workingDirectory,
+    environment,
+  };
 }
 
 /** The script and its arguments. A `--` before the script ends rayd's options; one behind it is the script's. */
@@ -87,6 +121,38 @@ function positional(parsed: ReturnType<typeof parseArgs>): string[] {
   return before.length === 0 ? after : [...before, "--", ...after];
 }
 
+/** Variables of a file: a NAME=VALUE a line, with `#` before comments, and quotes around values if need be. */
+function envFile(file: string): Record<string, string> {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(file);
+  } catch (error) {
+    throw new CommandLineError(`Cannot use --env-file ${file}: ${(error as Error).message}`);
+  }
+  const env: Record<string, string> = {};
+  text.split("\n").forEach((line, i) => {
+    if (/^\s*(?:#.*)?$/.test(line)) return;
+    const match = /^\s*(?:export\s+)?([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|(.*?))\s*$/.exec(line);
+    if (match === null) {
+      throw new CommandLineError(`Cannot use --env-file ${file}: line ${i + 1} is no NAME=VALUE`);
+    }
+    env[match[1]!] = match[2] ?? match[3] ?? match[4]!;
+  });
+  return env;
+}
+
+function checkDirectory(path: string): void {
+  let isDirectory = false;
+  try {
+    isDirectory = Deno.statSync(path).isDirectory;
+  } catch {
+    // Said below.
+  }
+  if (!isDirectory) {
+    throw new CommandLineError(`Cannot use --working-dir ${path}: there is no such directory`);
+  }
+}
+
 const EXAMPLES: Readonly<Record<string, string>> = {
   cpus: "--cpus 4",
   gpus: "--gpus 1",
@@ -95,6 +161,9 @@ const EXAMPLES: Readonly<Record<string, string>> = {
   isolation: "--isolation process",
   "host-memory": "--host-memory 1GiB",
   "log-level": "--log-level info",
+  env: "--env LEVEL=1",
+  "env-file": "--env-file .env",
+  "working-dir": "--working-dir .",
 };
 
 /** An amount of 0 or more. @throws {CommandLineError} If it is none. */

@@ -9,7 +9,7 @@
  */
 
 /** Every bundle has plenty of this, so that a task that asks for nothing else can ask to be there. */
-const ANCHOR = "bundle";
+export const ANCHOR = "bundle";
 const ANCHOR_UNITS = 1_000_000_000;
 
 const NAME = /^(.*)@([0-9a-f]{32})\/(\d+)$/s;

@@ -16,6 +16,9 @@ export const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 export const GREETING_BYTES_MAX = 4096;
 export const GREETING_MS_MAX = 5_000;
 
+/** All files of a working directory together: they travel as one message. */
+export const WORKING_DIRECTORY_BYTES_MAX = 48 * 1024 * 1024;
+
 /** Arguments that travel with a task; an isolate asks for what goes beyond it. */
 export const ARGUMENT_BYTES_MAX = 1024 * 1024;
 
@@ -112,6 +115,10 @@ export const STORE_OBJECTS_MAX = 1_000_000;
 /** Clients (isolates and drivers) that a store's table holds. */
 export const STORE_CLIENTS_MAX = 1024;
 
+assert(
+  WORKING_DIRECTORY_BYTES_MAX < MESSAGE_BYTES_MAX - 8 * 1024 * 1024,
+  "a packet of files must fit a message",
+);
 assert(INLINE_BYTES_MAX * 4 < MESSAGE_BYTES_MAX, "an inline value must fit a message");
 assert(INLINE_BYTES_MAX * RETURNS_MAX * 2 < MESSAGE_BYTES_MAX, "all that a task returns must fit a message");
 assert(

@@ -27,8 +27,16 @@ export type Outcome =
   | { readonly kind: "stored"; readonly size: number; readonly contains: readonly ObjectId[] }
   | { readonly kind: "error"; readonly bytes: Uint8Array };
 
-/** How an address begins that names published code by the hash of its content. */
+/**
+ * How an address begins that names published code by the hash of its content; a second hash, behind `+`, names the
+ * environment of the program (`runtime/environment.ts`), which was published as well.
+ */
 export const CODE = "code:";
+
+/** What must have been published for an address to be loaded. */
+export function publishedHashes(load: string): string[] {
+  return load.startsWith(CODE) ? load.slice(CODE.length).split("+") : [];
+}
 
 /** A function, found by importing `load` and looking for what `module` registered under `name`. */
 export interface FunctionAddress {

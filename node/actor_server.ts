@@ -118,6 +118,7 @@ export class ActorServer {
   #nextInstance = 0;
   #definitions = 0;
   readonly #settingsIndex = new Map<ActorSettings, number>();
+  readonly #chosenSettings = new Map<ActorSettings, Map<Shape, ActorSettings>>();
 
   /** @param node What the actors need of their node. */
   constructor(node: ActorServices) {
@@ -671,10 +672,22 @@ export class ActorServer {
     this.#node.send(isolate.client, message(handle));
   }
 
+  /** An actor's settings, with what it was given where it had left a choice. */
+  #chosen({ settings, asked, shape }: NodeActor): ActorSettings {
+    if (asked === shape) return settings;
+    const known = this.#chosenSettings.get(settings) ?? new Map<Shape, ActorSettings>();
+    this.#chosenSettings.set(settings, known);
+    const { alternatives: _, ...rest } = settings;
+    const chosen = known.get(shape) ?? { ...rest, demand: shape.demand };
+    known.set(shape, chosen);
+    return chosen;
+  }
+
   #construct(actor: NodeActor): void {
-    const { isolate, creation, settings } = actor;
+    const { isolate, creation } = actor;
     if (isolate?.client === undefined) return;
     this.#node.define(isolate, creation);
+    const settings = this.#chosen(actor);
     let index = this.#settingsIndex.get(settings);
     if (index === undefined) this.#settingsIndex.set(settings, index = this.#definitions++);
     if (!isolate.residents!.knownActors.has(settings)) {

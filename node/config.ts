@@ -31,6 +31,14 @@ export interface EmbeddedNodeConfig {
   readonly bundle: string | undefined;
   /** The program's arguments. */
   readonly args: readonly string[];
+  /** What its tasks find in `context()` of variables and files. */
+  readonly environment: TaskEnvironment;
+}
+
+/** Variables by name, and the directory where a program's files are, if it brought any. */
+export interface TaskEnvironment {
+  readonly env: Readonly<Record<string, string>>;
+  readonly workingDirectory: string | undefined;
 }
 
 /** How much a node says on standard error. */
@@ -74,9 +82,15 @@ export interface IsolateConfig {
   readonly args: readonly string[] | undefined;
   /** Where published code lies, of a node in a cluster. */
   readonly codeDirectory: string | undefined;
+  /** Of an embedded node: what tasks find of variables and files. */
+  readonly environment: TaskEnvironment | undefined;
 }
 
 /** What hosts of isolates need to know of their node. */
 export type HostedNodeConfig =
   & Pick<EmbeddedNodeConfig, "token" | "socket" | "library" | "bundle" | "node">
-  & { readonly args: readonly string[] | undefined; readonly codeDirectory?: string };
+  & {
+    readonly args: readonly string[] | undefined;
+    readonly codeDirectory?: string;
+    readonly environment?: TaskEnvironment;
+  };

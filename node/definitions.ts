@@ -10,7 +10,7 @@ import type { FunctionAddress } from "../core/messages.ts";
 import type { TaskSettings } from "../core/options.ts";
 import type { Shape, Shapes } from "../scheduler/resources.ts";
 import type { Client } from "./peers.ts";
-import { type FunctionEntry, functionEntry, type SettingsEntry } from "./tasks.ts";
+import { type FunctionEntry, functionEntry, type SettingsEntry, type TaskRecord } from "./tasks.ts";
 
 /** What was defined on a node. */
 export class Definitions {
@@ -43,6 +43,13 @@ export class Definitions {
       this.#settings.set(key, entry);
     }
     return entry;
+  }
+
+  /** A task's settings, with what it was given where it had left a choice. */
+  chosen({ entry, shape }: TaskRecord): SettingsEntry {
+    if (entry.shape === shape) return entry;
+    const { alternatives: _, ...settings } = entry.settings;
+    return this.settings({ ...settings, demand: shape.demand });
   }
 
   /** What a submission refers to by index. @throws {ProtocolError} If its client has not defined it. */

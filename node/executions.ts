@@ -144,8 +144,9 @@ export class Executions {
     if (isolate?.client === undefined || task.isolate !== number || task.state !== "sent") return;
     if (!task.wanted) return this.step({ type: "done", task, retry: false, now: this.#node.now() });
     const { client } = isolate;
-    const { fn, entry } = task;
-    this.define(isolate, task);
+    const { fn } = task;
+    const entry = this.#node.definitions.chosen(task);
+    this.define(isolate, { fn, entry });
     const handle = isolate.nextExecution;
     isolate.nextExecution = (handle + 1) % EXECUTIONS_MAX;
     const slot = isolate.freeSlots.pop() ?? CLAIM_SLOTS; // beyond the table: not to be revoked
@@ -159,7 +160,7 @@ export class Executions {
       handle,
       slot,
       attempt: task.attempts,
-      concurrency: entry.shape.concurrency,
+      concurrency: task.shape.concurrency,
       task: task.id,
       job: task.job,
       fn: fn.index,
@@ -172,7 +173,7 @@ export class Executions {
   }
 
   /** Tells an isolate of a task's function and settings, once. */
-  define(isolate: Isolate, { fn, entry }: TaskRecord): void {
+  define(isolate: Isolate, { fn, entry }: Pick<TaskRecord, "fn" | "entry">): void {
     const client = isolate.client!;
     if (!isolate.knownFunctions.has(fn.index)) {
       isolate.knownFunctions.add(fn.index);

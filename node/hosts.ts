@@ -22,7 +22,7 @@ import type { IsolateFactory } from "./peers.ts";
 
 /** What an isolate is told, whatever it is. */
 function isolateConfig(config: HostedNodeConfig, storePath: string, isolate: number): IsolateConfig {
-  const { token, socket, library, bundle, args, node, codeDirectory } = config;
+  const { token, socket, library, bundle, args, node, codeDirectory, environment } = config;
   return {
     isolate,
     token,
@@ -35,6 +35,7 @@ function isolateConfig(config: HostedNodeConfig, storePath: string, isolate: num
     claims: undefined,
     parent: Deno.pid,
     codeDirectory,
+    environment,
   };
 }
 

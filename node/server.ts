@@ -17,11 +17,11 @@ import { hex, type ObjectId, type TaskId } from "../core/ids.ts";
 import { GREETING_BYTES_MAX, GREETING_MS_MAX, MESSAGE_BYTES_MAX } from "../core/limits.ts";
 import {
   ACTOR_EXECUTIONS,
-  CODE,
   type FromPeer,
   type Message,
   type Outcome,
   PROTOCOL_VERSION,
+  publishedHashes,
   type ToNode,
 } from "../core/messages.ts";
 import { unreachable } from "../core/unreachable.ts";
@@ -459,11 +459,11 @@ export class NodeServer {
   /** Functions are only there when their code is: until then nothing of the client is looked at. */
   #awaitCode(client: Client, load: string): void {
     const { abroad } = this.#node.options;
-    if (!load.startsWith(CODE) || abroad === undefined) return;
-    const hash = load.slice(CODE.length);
-    if (client.role !== "peer" || abroad.hasCode(hash)) return;
+    if (abroad === undefined || client.role !== "peer") return;
+    const missing = publishedHashes(load).filter((hash) => !abroad.hasCode(hash));
+    if (missing.length === 0) return;
     client.held ??= [];
-    abroad.fetchCode(hash).then(() => {
+    Promise.all(missing.map((hash) => abroad.fetchCode(hash))).then(() => {
       const held = client.held ?? [];
       client.held = undefined;
       for (let i = 0; i < held.length && !this.#node.closed; i++) {
@@ -472,7 +472,7 @@ export class NodeServer {
       }
       this.#drained();
     }, (error: Error) => {
-      this.#node.options.log("error", `Code ${hash} cannot be had: ${error.message}`);
+      this.#node.options.log("error", `Code ${load} cannot be had: ${error.message}`);
       client.channel.close();
     });
   }

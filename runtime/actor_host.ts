@@ -57,6 +57,8 @@ interface Instance {
   object: object | undefined;
   readonly main: Lane;
   readonly groups: ReadonlyMap<string, Lane>;
+  /** The class, by its number. */
+  readonly fn: number;
   readonly methods: Map<number, (...args: unknown[]) => unknown>;
   readonly handle: () => Handle;
   /** Work of its own that is no call: gives it ids. */
@@ -105,6 +107,7 @@ export class ActorHost {
       id: message.task,
       settings: actorSettings,
       gpus: message.gpus,
+      fn: message.fn,
       job: message.job,
       taskSettings: settings,
       object: undefined,
@@ -230,7 +233,16 @@ export class ActorHost {
     const { gpus } = instance;
     const hosted: Hosted = { instance, replaying, silent: false, result: undefined, ended };
     const settings = this.#callSettings.get(message)!;
-    const execution: ExecutionMessage = { handle, attempt, task, job, gpus, dependencies, args };
+    const execution: ExecutionMessage = {
+      handle,
+      attempt,
+      task,
+      job,
+      fn: instance.fn,
+      gpus,
+      dependencies,
+      args,
+    };
     this.#services.run(execution, settings, hosted, () => this.#method(instance, message.fn));
   }
 
@@ -264,6 +276,7 @@ export class ActorHost {
       attempt: 1,
       task: instance.chores.next(),
       job,
+      fn: instance.fn,
       gpus,
       dependencies: [],
       args: NO_ARGUMENTS,

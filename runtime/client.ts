@@ -54,6 +54,7 @@ import { decodeFromNode } from "../transport/codec.ts";
 import { CAN_COLLECT_YOUNG, collectGarbage, collectionMs, collectYoung } from "./collect.ts";
 import { entryOfHandle, Handle, makeHandle, packedHandle } from "./handle.ts";
 import { Entry, entryOf, Ref } from "./ref.ts";
+import type { Published } from "./registry.ts";
 import { RefStream, StreamState } from "./stream.ts";
 
 /** Whose work is being done: the driver itself, or a task. Gives children their ids. */
@@ -99,7 +100,7 @@ export interface Connection {
   readonly token: string;
   readonly store: ObjectStore;
   /** Code to publish before anything else, named by its hash. */
-  readonly code?: { readonly hash: string; readonly text: string };
+  readonly code?: readonly Published[];
 }
 
 /** What a client is made of. */
@@ -252,8 +253,9 @@ export class Client {
       pid: Deno.pid,
     });
     if (connection.code !== undefined) {
-      const { hash, text } = connection.code;
-      this.#channel.send({ type: "publish", hash, code: new TextEncoder().encode(text) });
+      for (const { hash, bytes } of connection.code) {
+        this.#channel.send({ type: "publish", hash, code: bytes });
+      }
     }
     for (const message of this.#early) this.#channel.send(message);
     this.#early = [];
@@ -605,7 +607,7 @@ export class Client {
   }
 
   #defineFunction(address: FunctionAddress): number {
-    const key = `${address.module}\n${address.name}`;
+    const key = `${address.load}\n${address.module}\n${address.name}`;
     let index = this.#functions.get(key);
     if (index === undefined) {
       index = this.#functions.size;

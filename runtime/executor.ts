@@ -12,6 +12,7 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import { assert } from "../core/assert.ts";
+import { ANCHOR, baseName } from "../core/bundles.ts";
 import type { Clock } from "../core/clock.ts";
 import {
   errorFromRecord,
@@ -32,12 +33,15 @@ import {
   type FromNode,
   type FunctionAddress,
   type Outcome,
+  publishedHashes,
 } from "../core/messages.ts";
 import { RESOURCE_UNIT, type TaskSettings } from "../core/options.ts";
+import type { TaskEnvironment } from "../node/config.ts";
 import type { StoredView } from "../store/object_store.ts";
 import { pack } from "../store/serialize.ts";
 import { ActorHost } from "./actor_host.ts";
 import { collectGarbage } from "./collect.ts";
+import { NO_ENVIRONMENT, unpackEnvironment } from "./environment.ts";
 import { type Client, type Scope, scopeOf } from "./client.ts";
 import { showGpus } from "./gpus.ts";
 import type { Handle } from "./handle.ts";
@@ -62,6 +66,10 @@ export interface TaskContext {
   readonly resources: Readonly<Record<string, number>>;
   /** The ids of the GPUs that it holds. */
   readonly gpuIds: readonly number[];
+  /** The variables that its program brought along (`rayd run --env NAME=VALUE`), by name. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Where the files are that its program brought along (`rayd run --working-dir DIR`); not to be written to. */
+  readonly workingDirectory: string | undefined;
   /** Aborts when the task is cancelled or out of time. */
   readonly signal: AbortSignal;
   /** In a method of an actor: the actor's id, 32 hexadecimal digits. */
@@ -78,13 +86,19 @@ export interface TaskContext {
 /** What every kind of execution is told. */
 export type ExecutionMessage = Pick<
   Extract<FromNode, { type: "execute" }>,
-  "handle" | "attempt" | "task" | "job" | "gpus" | "dependencies" | "args"
+  "handle" | "attempt" | "task" | "job" | "fn" | "gpus" | "dependencies" | "args"
 >;
 
 /** What is different about an execution that belongs to an actor. */
 export interface Hosted {
   /** The actor. */
-  readonly instance: { readonly id: TaskId; readonly settings: ActorSettings; readonly handle: () => Handle };
+  readonly instance: {
+    readonly id: TaskId;
+    readonly settings: ActorSettings;
+    readonly handle: () => Handle;
+    /** The class, by its number. */
+    readonly fn: number;
+  };
   /** It was answered before: only its effect on the actor is wanted. */
   readonly replaying: boolean;
   /** Nobody wants its result, though its failure. */
@@ -138,6 +152,7 @@ export class Execution {
     if (this.abortReason !== undefined) controller.abort(new DOMException(this.abortReason, "AbortError"));
     const { message, executor, hosted } = this;
     const { name } = this.settings;
+    const { env, workingDirectory } = executor.environmentOf(hosted?.instance.fn ?? message.fn);
     const { demand } = hosted?.instance.settings ?? this.settings;
     return this.#context = {
       taskId: hex(message.task),
@@ -147,9 +162,12 @@ export class Execution {
       attempt: message.attempt,
       name,
       resources: Object.fromEntries(
-        Object.entries(demand).map(([name, n]) => [name, n / RESOURCE_UNIT]),
+        Object.entries(demand).filter(([name]) => baseName(name) !== ANCHOR)
+          .map(([name, n]) => [baseName(name), n / RESOURCE_UNIT]),
       ),
       gpuIds: message.gpus,
+      env,
+      workingDirectory,
       actorId: hosted === undefined ? undefined : hex(hosted.instance.id),
       actorName: hosted === undefined ? undefined : hosted.instance.settings.name || undefined,
       replaying: hosted?.replaying ?? false,
@@ -228,6 +246,9 @@ export class Executor {
   readonly #imports = new Map<string, Promise<void>>();
   #importing: Promise<void> = Promise.resolve();
   readonly #codeDirectory: string;
+  /** What tasks find of variables and files, by what they were loaded from; and of an embedded node. */
+  readonly #environments = new Map<string, TaskEnvironment>();
+  readonly #environment: TaskEnvironment;
   #queue: Extract<FromNode, { type: "execute" }>[] = [];
   readonly #running = new Map<number, Execution>();
   readonly #places: Place[] = [];
@@ -244,7 +265,15 @@ export class Executor {
   #resting = false;
 
   /** @param client The connection. @param claims The table shared with the node. */
-  constructor(client: Client, claims: Int32Array, clock: Clock, isolate: number, codeDirectory = "") {
+  constructor(
+    client: Client,
+    claims: Int32Array,
+    clock: Clock,
+    isolate: number,
+    codeDirectory = "",
+    environment: TaskEnvironment = NO_ENVIRONMENT,
+  ) {
+    this.#environment = environment;
     this.#client = client;
     this.#codeDirectory = codeDirectory;
     this.#claims = claims;
@@ -261,6 +290,12 @@ export class Executor {
   /** The node's id, for people. */
   nodeId(): string {
     return this.#client.node === undefined ? "" : hex(this.#client.node);
+  }
+
+  /** What a task of this function, or an actor of this class, finds of variables and files. */
+  environmentOf(fn: number): TaskEnvironment {
+    const load = this.#addresses.get(fn)?.load;
+    return load === undefined ? this.#environment : this.#environments.get(load) ?? this.#environment;
   }
 
   /** Takes a message that is meant for an isolate. */
@@ -456,9 +491,16 @@ export class Executor {
   #import(load: string): Promise<void> {
     if (!load.startsWith(CODE)) return import(load).then(() => {});
     const importing = this.#importing.then(async () => {
+      const [code, environment] = publishedHashes(load);
+      const path = `${this.#codeDirectory}/${code}.mjs`;
+      if (environment !== undefined) {
+        const packet = `${this.#codeDirectory}/${environment}`;
+        this.#environments.set(load, unpackEnvironment(`${packet}.mjs`, `${packet}.files`));
+      }
       setLoading(load);
       try {
-        await import(`file://${this.#codeDirectory}/${load.slice(CODE.length)}.mjs`);
+        // The same code with another environment is another module.
+        await import(`file://${path}${environment === undefined ? "" : `?environment=${environment}`}`);
       } finally {
         setLoading(undefined);
       }

@@ -8,17 +8,22 @@ import { Worker } from "node:worker_threads";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
-import { CODE } from "../core/messages.ts";
 import { NODE_START_MS_MAX } from "../core/limits.ts";
 import { checkOptions, MEMORY, parseDemand, show } from "../core/options.ts";
-import type { EmbeddedNodeConfig, EmbeddedNodeReply, Isolation, LogLevel } from "../node/config.ts";
+import type {
+  EmbeddedNodeConfig,
+  EmbeddedNodeReply,
+  Isolation,
+  LogLevel,
+  TaskEnvironment,
+} from "../node/config.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
 import { Client, type Scope, scopeOf } from "./client.ts";
 import { printOutput } from "./console.ts";
 import { taskContext } from "./executor.ts";
 import { findNode } from "./attach.ts";
-import { bundleText, bundleUrl } from "./registry.ts";
+import { bundleCodes, bundleUrl } from "./registry.ts";
 import { hostCommand, storeMemoryOf } from "./machine.ts";
 import { clientIfAny, setAutoInit, setClient } from "./session.ts";
 
@@ -155,8 +160,8 @@ function start(options: InitOptions): Session {
 
 /** Joins the cluster at `address`, by a node of it that runs on this machine. */
 async function attach(client: Client, address: string): Promise<void> {
-  const load = bundleUrl(), text = bundleText();
-  if (load === undefined || text === undefined) {
+  const code = bundleCodes();
+  if (code === undefined) {
     throw new UsageError(
       "Cannot join the cluster at RAYD_ADDRESS: its nodes run code as a bundle. Start the program with `rayd run`",
     );
@@ -166,7 +171,7 @@ async function attach(client: Client, address: string): Promise<void> {
     taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
   );
   const store = ObjectStore.open(raystoreLibrary(), storePath);
-  await client.connect({ conn, token, store, code: { hash: load.slice(CODE.length), text } });
+  await client.connect({ conn, token, store, code });
 }
 
 async function connect(client: Client, config: EmbeddedNodeConfig, storePath: string): Promise<void> {
@@ -252,7 +257,13 @@ function configOf(options: InitOptions): EmbeddedNodeConfig {
     logLevel,
     bundle: bundleUrl(),
     args: Deno.args,
+    environment: environmentOf(env("RAYD_JOB_ENV"), env("RAYD_WORKING_DIR")),
   };
+}
+
+/** What `rayd run --env … --working-dir …` said. */
+function environmentOf(env: string | undefined, workingDirectory: string | undefined): TaskEnvironment {
+  return { env: env === undefined ? {} : JSON.parse(env) as Record<string, string>, workingDirectory };
 }
 
 /** How long an embedded node may take to end before it is ended. */

@@ -62,6 +62,7 @@ export async function runIsolate(config: IsolateConfig): Promise<void> {
     systemClock,
     config.isolate,
     config.codeDirectory,
+    config.environment,
   );
   setClient(client);
   forwardConsole(client, systemClock, taskHandle);

@@ -22,22 +22,28 @@ const declared = new Map<string, Declared>();
 
 /** The URL that isolates import to have everything declared: the bundle, if there is one. */
 let bundle: string | undefined;
-/** The bundle's text, for a cluster. */
-let bundleCode: string | undefined;
+/** The bundle's text, and what else is published beside it, for a cluster. */
+let bundleCode: readonly Published[] | undefined;
 /** What an isolate that serves several programs imports right now. */
 let loading: string | undefined;
 /** The source module whose part of the bundle is being evaluated, and all whose part was. */
 let bundledModule: string | undefined;
 const bundledModules = new Set<string>();
 
-/** The program is a bundle. @param url What isolates are to import. @param code Its text, for a cluster. */
-export function setBundle(url: string, code?: string): void {
+/** Something that is published, named by the SHA-256 of its content. */
+export interface Published {
+  readonly hash: string;
+  readonly bytes: Uint8Array;
+}
+
+/** The program is a bundle. @param url What isolates are to import. @param code What to publish for it, in a cluster. */
+export function setBundle(url: string, code?: readonly Published[]): void {
   bundle = url;
   bundleCode = code;
 }
 
-/** The bundle's text, if the program is one that runs on a cluster. */
-export function bundleText(): string | undefined {
+/** What to publish, if the program is one that runs on a cluster. */
+export function bundleCodes(): readonly Published[] | undefined {
   return bundleCode;
 }
 

@@ -442,6 +442,54 @@ if (import.meta.main) {
   assertStringIncludes(doctor.stdout, "1 nodes, 1 here");
 });
 
+Deno.test("variables and files of a program reach its tasks on any node, and no other program's", async () => {
+  await using cluster = await TestCluster.start(
+    FUNCTIONS + `
+export const look = remote(function look() {
+  const { env, workingDirectory: at } = context();
+  return [env.LEVEL, env.FROM_FILE, at === undefined ? "" : Deno.readTextFileSync(at + "/data/x.txt")];
+});
+export const Looker = actor(class Looker { look() { return context().env.LEVEL ?? null; } });
+export const nested = remote(async function nested() { return await get(look.remote()); });
+if (import.meta.main) {
+  await using _ = await init();
+  const far = { resources: { far: 1 } };
+  print("tasks", await get([look.remote(), look.options(far).remote(), nested.options(far).remote()]));
+  print("actors", await get(Looker.options(far).remote().look.remote()));
+  print("the script", Deno.env.get("LEVEL") ?? "");
+}`,
+    ["--cpus", "1"],
+    ["--cpus", "1", "--resources", "far=1"],
+  );
+  Deno.mkdirSync(`${cluster.directory.path}/files/data`, { recursive: true });
+  Deno.writeTextFileSync(`${cluster.directory.path}/files/data/x.txt`, "brought along");
+  Deno.writeTextFileSync(`${cluster.directory.path}/.env`, "# settings\nexport FROM_FILE='a b' \n");
+  const options = ["--env", "LEVEL=3", "--env-file", ".env", "--working-dir", "files"];
+  const [cwd, env] = [cluster.directory.path, cluster.env];
+  const expected = {
+    tasks: Array.from({ length: 3 }, () => ["3", "a b", "brought along"]),
+    actors: "3",
+    "the script": "3",
+  };
+  const [first, other] = await Promise.all([
+    raydOutput(["run", ...options, "main.ts"], { cwd, env }),
+    cluster.run(),
+  ]);
+  assertEquals(parse(first), expected);
+  const none = [null, null, ""];
+  assertEquals(
+    other,
+    { tasks: [none, none, none], actors: null, "the script": "" } as Record<string, unknown>,
+  );
+  const alone = await raydOutput(["run", ...options, "--resources", "far=1", "main.ts"], {
+    cwd,
+    env: { HOME: env.HOME! },
+  });
+  assertEquals(parse(alone), expected);
+  const wrong = await rayd(["run", "--working-dir", "nowhere", "main.ts"], { cwd, env });
+  assertEquals([wrong.code, wrong.stderr.includes("no such directory")], [2, true]);
+});
+
 Deno.test("head and worker take their options from a file, and go to the background when they are up", async () => {
   using directory = project({
     "head.jsonc": `{ "cpus": 2, "store-memory": "64MB", "port": 0, "labels": { "zone": "a" } /* one */ }`,
