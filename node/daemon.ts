@@ -20,6 +20,7 @@ import { dialTcp, listenTcp, type TlsOptions } from "../transport/tcp.ts";
 import { CodeStore } from "./code.ts";
 import type { HostConfig, LogLevel } from "./config.ts";
 import { isolateProcesses } from "./hosts.ts";
+import { Jobs } from "./jobs.ts";
 import { nodeLog } from "./log.ts";
 import {
   describe,
@@ -84,7 +85,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const log = nodeLog(config.logLevel);
   const dial = (hostname: string, port: number) => dialTcp(hostname, port, systemClock, config.tls);
   const asked = Promise.withResolvers<void>();
-  const running: { server?: NodeServer; registration?: NodeRegistration } = {};
+  const running: { server?: NodeServer; registration?: NodeRegistration; jobs?: Jobs } = {};
   let localAddress = "127.0.0.1";
   const gcs = new GcsClient({
     id: taskIdFromHex(config.id),
@@ -99,6 +100,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       const { registration } = running;
       if (registration === undefined) return;
       log("info", `Connected to the control store again${known ? "" : ", which had given this node up"}`);
+      if (!known) running.jobs?.tellAgain();
       register(registration).catch((error) => log("error", `Cannot register: ${(error as Error).message}`));
     },
     disconnected: (error) => log("warn", `The control store is away: ${error.message}`),
@@ -122,7 +124,9 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const programs = Deno.listen({ transport: "unix", path: config.socket });
   const peers = listenTcp(hostname, 0, config.tls);
   const bulk = listenTcp(hostname, 0, config.tls);
-  const code = new CodeStore(config.codeDirectory, gcs);
+  const startedClock = systemClock.now();
+  const wallClock = () => config.startedAt + systemClock.now() - startedClock;
+  const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
   const transfers = new Transfers({
     store,
@@ -157,7 +161,12 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       pull: (node, id, size) => transfers.pull(node, id, size),
       hasCode: (hash) => code.has(hash),
       fetchCode: (hash) => code.fetch(hash),
-      publishCode: (hash, bytes) => code.publish(hash, bytes),
+      publishCode: (hash, bytes, job) => {
+        code.publish(hash, bytes);
+        jobs.published(hex(job), hash);
+      },
+      jobStarted: (job, pid) => jobs.started(hex(job), pid, Math.round(wallClock())),
+      jobEnded: (job) => jobs.ended(hex(job)),
       ...names(gcs, config.id),
       async recordGroup(id, record) {
         if (record === undefined) return void await gcs.delete(GROUPS + id);
@@ -181,6 +190,14 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       },
     },
   });
+  const jobs = running.jobs = new Jobs(
+    gcs,
+    config.id,
+    systemClock,
+    code,
+    () => node.codeInUse(),
+    config.role === "head",
+  );
   let closed = false;
   serve(programs, (conn) => node.accept(conn));
   peers.serve((stream) => node.acceptPeer(stream));
@@ -255,6 +272,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       if (closed) return;
       closed = true;
       stopLoads();
+      jobs.close();
       cancelRedial();
       for (const listener of [programs, peers, bulk]) listener.close();
       transfers.close();

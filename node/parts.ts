@@ -62,7 +62,10 @@ export interface Abroad {
   hasCode(hash: string): boolean;
   fetchCode(hash: string): Promise<void>;
   /** Takes code from a program. @throws {ProtocolError} If it is not what its name says. */
-  publishCode(hash: string, code: Uint8Array): void;
+  publishCode(hash: string, code: Uint8Array, job: TaskId): void;
+  /** A program has connected to this node, or is gone. */
+  jobStarted(job: TaskId, pid: number): void;
+  jobEnded(job: TaskId): void;
   /** Reserves an actor's name in the cluster. Resolves with whether it was free. */
   reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean>;
   releaseName(namespace: string, name: string, actor: TaskId): void;

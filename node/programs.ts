@@ -28,6 +28,7 @@ export class Programs {
     if (this.#drivers.has(job)) return false;
     client.job = job;
     this.#drivers.set(job, client);
+    this.#node.options.abroad?.jobStarted(job, client.pid);
     return true;
   }
 
@@ -52,6 +53,7 @@ export class Programs {
   /** A program of this node is gone: its tasks are stopped, and its actors, unless they are detached. */
   gone(client: Client): void {
     this.#drivers.delete(client.job);
+    this.#node.options.abroad?.jobEnded(client.job);
     for (const task of [...this.#node.tasks.values()]) {
       if (task.job !== client.job || task.finished) continue;
       if (task instanceof CallRecord && task.createsDetached) continue;

@@ -262,6 +262,14 @@ export class NodeServer {
     }
   }
 
+  /** Hashes of the code that actors of this node are made of. */
+  codeInUse(): Iterable<string> {
+    return new Set(
+      Array.from(this.#node.actors.all()).filter(({ state }) => state !== "dead")
+        .flatMap(({ creation }) => publishedHashes(creation.fn.address.load)),
+    );
+  }
+
   /** The control store says that a placement group is gone. */
   groupRemoved(id: string): void {
     this.#node.groups.removed(id);
@@ -320,7 +328,7 @@ export class NodeServer {
         if (this.#node.options.abroad === undefined) {
           throw new ProtocolError("Cannot publish code: this node is alone");
         }
-        return this.#node.options.abroad.publishCode(message.hash, message.code);
+        return this.#node.options.abroad.publishCode(message.hash, message.code, client.job);
       case "jobEnded":
         return this.#node.programs.ended(message.job);
       case "done":

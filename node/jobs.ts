@@ -1,0 +1,144 @@
+/**
+ * What a node tells the control store of the programs that it serves, and of the code that is in use on it; and, on the
+ * head, how code goes that nothing uses any more.
+ *
+ * @module
+ */
+
+import type { Clock } from "../core/clock.ts";
+import { ANY, type GcsClient } from "../gcs/client.ts";
+import { CODES, type CodeStore, FUNCTIONS } from "./code.ts";
+import { CodeCollector } from "./code_collector.ts";
+
+/** The prefix of running programs in the control store; the job's id follows. */
+export const JOBS = "job/";
+
+/** The prefix of lists of code in use beyond the program that published it; the node's id follows. */
+const USES = "uses/";
+
+/** How often the code in use is told, and how often it is looked for what may go. */
+const USES_MS = 5_000, COLLECT_MS = 60_000;
+
+/** How often files of code in use are kept from being taken for old. */
+const TOUCH_MS = 3_600_000;
+
+/** A running program. */
+export interface JobRecord {
+  /** The node that it is connected to: 32 hexadecimal digits. */
+  readonly node: string;
+  readonly pid: number;
+  /** Milliseconds since 1970. */
+  readonly startedAt: number;
+  /** Hashes of what it has published. */
+  readonly code: readonly string[];
+}
+
+/** The programs of one node. */
+export class Jobs {
+  readonly #gcs: GcsClient;
+  readonly #node: string;
+  readonly #jobs = new Map<string, JobRecord>();
+  #uses = "[]";
+  readonly #cancel = new Set<() => void>();
+
+  /**
+   * @param gcs The control store. @param node The node's id. @param clock For what is done again and again.
+   * @param code The code of this node. @param inUse Hashes of that of its actors.
+   * @param collects Whether this node sees to what may go.
+   */
+  constructor(
+    gcs: GcsClient,
+    node: string,
+    clock: Clock,
+    code: CodeStore,
+    inUse: () => Iterable<string>,
+    collects: boolean,
+  ) {
+    this.#gcs = gcs;
+    this.#node = node;
+    const every = (ms: number, work: () => void) => {
+      let cancel: () => void;
+      const again = () =>
+        cancel = clock.after(ms, () => {
+          work();
+          again();
+        });
+      again();
+      this.#cancel.add(() => cancel());
+    };
+    every(USES_MS, () => this.#tellUses([...new Set(inUse())].sort()));
+    every(TOUCH_MS, () => {
+      for (const hash of [...inUse(), ...[...this.#jobs.values()].flatMap((job) => job.code)]) {
+        code.touch(hash);
+      }
+    });
+    if (!collects) return;
+    const collector = new CodeCollector();
+    every(COLLECT_MS, () => {
+      this.#collect(collector, clock.now()).catch(() => {
+        // The control store is away: next time.
+      });
+    });
+  }
+
+  /** A program has connected. */
+  started(id: string, pid: number, startedAt: number): void {
+    this.#put(id, { node: this.#node, pid, startedAt, code: [] });
+  }
+
+  /** A program has published code. */
+  published(id: string, hash: string): void {
+    const job = this.#jobs.get(id);
+    if (job !== undefined && !job.code.includes(hash)) this.#put(id, { ...job, code: [...job.code, hash] });
+  }
+
+  /** A program is gone. */
+  ended(id: string): void {
+    this.#jobs.delete(id);
+    this.#gcs.delete(JOBS + id).catch(() => {});
+  }
+
+  /** The connection to the control store is back, and it had given this node up: it is told everything again. */
+  tellAgain(): void {
+    for (const [id, job] of this.#jobs) this.#put(id, job);
+    this.#uses = "[]";
+  }
+
+  /** Ends all that is done again and again. */
+  close(): void {
+    for (const cancel of this.#cancel) cancel();
+  }
+
+  #put(id: string, job: JobRecord): void {
+    this.#jobs.set(id, job);
+    this.#gcs.put(JOBS + id, json(job), ANY, true).catch(() => {
+      // The connection was closed for good: the node is ending.
+    });
+  }
+
+  #tellUses(hashes: readonly string[]): void {
+    const text = JSON.stringify(hashes);
+    if (text === this.#uses) return;
+    this.#uses = text;
+    this.#gcs.put(USES + this.#node, json(hashes), ANY, true).catch(() => {});
+  }
+
+  async #collect(collector: CodeCollector, now: number): Promise<void> {
+    const [codes, jobs, uses] = await Promise.all(
+      [CODES, JOBS, USES].map((prefix) => this.#gcs.list(prefix)),
+    );
+    const read = (bytes: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(bytes));
+    const used = new Set([
+      ...jobs!.flatMap(({ value }) => (read(value) as JobRecord).code),
+      ...uses!.flatMap(({ value }) => read(value) as string[]),
+    ]);
+    for (const hash of collector.look(codes!.map(({ key }) => key.slice(CODES.length)), used, now)) {
+      await this.#gcs.delete(FUNCTIONS + hash);
+      await this.#gcs.delete(CODES + hash);
+    }
+  }
+}
+
+function json(value: unknown): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(value));
+}
