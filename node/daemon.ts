@@ -129,6 +129,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
   const transfers = new Transfers({
+    id: taskIdFromHex(config.id),
     store,
     token: config.token,
     clock: systemClock,
