@@ -85,6 +85,9 @@ export const NODE_START_MS_MAX = 30_000;
 /** Tasks that a node remembers so that what they made can be made again. */
 export const LINEAGE_TASKS_MAX = 200_000;
 
+/** Lineage is written in batches of about this size. */
+export const LINEAGE_BATCH_BYTES = 256 * 1024;
+
 /** Objects are fetched from other nodes in ranges of this size, each over a connection of its own. */
 export const PULL_RANGE_BYTES = 16 * 1024 * 1024;
 

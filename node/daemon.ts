@@ -26,6 +26,9 @@ import {
   describe,
   DRAINS,
   GROUPS,
+  LINEAGE,
+  lineageKey,
+  lineageOf,
   type NodeRegistration,
   NODES,
   readLoad,
@@ -142,7 +145,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       return dial(other.hostname, other.bulkPort);
     },
   });
-  const node = running.server = new NodeServer({
+  const node: NodeServer = running.server = new NodeServer({
     id: taskIdFromHex(config.id),
     labels: config.labels,
     token: config.token,
@@ -166,6 +169,18 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
         code.publish(hash, bytes);
         jobs.published(hex(job), hash);
       },
+      lineage: {
+        put: (job, batch, bytes) =>
+          gcs.put(lineageKey(config.id, hex(job), batch), bytes.slice()).then(() => {}),
+        delete: (job, batch) => {
+          gcs.delete(lineageKey(config.id, hex(job), batch)).catch(() => {});
+        },
+      },
+      leftLineage: async () =>
+        (await gcs.list(LINEAGE)).filter(({ key }) => {
+          const { node: left } = lineageOf(key);
+          return left !== config.id && !node.cluster!.has(taskIdFromHex(left));
+        }).map(({ value }) => value),
       jobStarted: (job, pid) => jobs.started(hex(job), pid, Math.round(wallClock())),
       jobEnded: (job) => jobs.ended(hex(job)),
       ...names(gcs, config.id),

@@ -127,6 +127,13 @@ export class ObjectDirectory {
     return record;
   }
 
+  /** As {@link addForeign}, of an object whose node is gone: it can be asked for, and is then made again. */
+  addLost(id: ObjectId): ObjectRecord {
+    const record = this.addForeign(id, NOBODY);
+    record.home = undefined;
+    return record;
+  }
+
   /**
    * An object exists now.
    *

@@ -9,6 +9,7 @@ import type { Clock } from "../core/clock.ts";
 import { ANY, type GcsClient } from "../gcs/client.ts";
 import { CODES, type CodeStore, FUNCTIONS } from "./code.ts";
 import { CodeCollector } from "./code_collector.ts";
+import { LINEAGE, lineageOf, NODES } from "./registration.ts";
 
 /** The prefix of running programs in the control store; the job's id follows. */
 export const JOBS = "job/";
@@ -18,6 +19,9 @@ const USES = "uses/";
 
 /** How often the code in use is told, and how often it is looked for what may go. */
 const USES_MS = 5_000, COLLECT_MS = 60_000;
+
+/** How often it is looked for lineage that nobody needs. */
+const LINEAGE_MS = 10 * 60_000;
 
 /** How often files of code in use are kept from being taken for old. */
 const TOUCH_MS = 3_600_000;
@@ -74,6 +78,11 @@ export class Jobs {
     });
     if (!collects) return;
     const collector = new CodeCollector();
+    every(LINEAGE_MS, () => {
+      this.#collectLineage().catch(() => {
+        // The same.
+      });
+    });
     every(COLLECT_MS, () => {
       this.#collect(collector, clock.now()).catch(() => {
         // The control store is away: next time.
@@ -121,6 +130,18 @@ export class Jobs {
     if (text === this.#uses) return;
     this.#uses = text;
     this.#gcs.put(USES + this.#node, json(hashes), ANY, true).catch(() => {});
+  }
+
+  /** Lineage that a node has left goes with the program whose tasks it is of. */
+  async #collectLineage(): Promise<void> {
+    // In this order: a program's lineage comes after its record.
+    const left = await this.#gcs.list(LINEAGE);
+    const [jobs, nodes] = await Promise.all([JOBS, NODES].map((prefix) => this.#gcs.list(prefix)));
+    const there = new Set([...jobs!, ...nodes!].map(({ key }) => key));
+    for (const { key } of left) {
+      const { node, job } = lineageOf(key);
+      if (!there.has(JOBS + job) && !there.has(NODES + node)) await this.#gcs.delete(key);
+    }
   }
 
   async #collect(collector: CodeCollector, now: number): Promise<void> {

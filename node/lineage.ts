@@ -35,9 +35,12 @@ export class Lineage {
   readonly #entries = new Map<TaskId, LineageEntry>();
   readonly #max: number;
 
-  /** @param max How many tasks are remembered at most. */
-  constructor(max: number) {
+  readonly #dropped: (task: TaskId) => void;
+
+  /** @param max How many tasks are remembered at most. @param dropped Told of each that is forgotten. */
+  constructor(max: number, dropped: (task: TaskId) => void = () => {}) {
     this.#max = max;
+    this.#dropped = dropped;
   }
 
   /** How many tasks are remembered. */
@@ -58,7 +61,7 @@ export class Lineage {
       return;
     }
     this.#entries.set(task.id, { task, outputs: new Set(outputs), readers: 0, rebuilds: 0 });
-    for (const id of task.dependencies) {
+    for (const id of readsOf(task)) {
       const maker = this.#entries.get(taskOf(id));
       if (maker !== undefined) maker.readers++;
     }
@@ -78,7 +81,8 @@ export class Lineage {
     for (let entry = unneeded.pop(); entry !== undefined; entry = unneeded.pop()) {
       if (entry.outputs.size > 0 || entry.readers > 0) continue;
       if (!this.#entries.delete(entry.task.id)) continue;
-      for (const id of entry.task.dependencies) {
+      this.#dropped(entry.task.id);
+      for (const id of readsOf(entry.task)) {
         const maker = this.#entries.get(taskOf(id));
         if (maker === undefined) continue;
         maker.readers--;
@@ -90,11 +94,19 @@ export class Lineage {
   /** Forgets a task though it may be needed. Whoever reads its outputs does not count it any more. */
   #drop(entry: LineageEntry): void {
     this.#entries.delete(entry.task.id);
-    for (const id of entry.task.dependencies) {
+    this.#dropped(entry.task.id);
+    for (const id of readsOf(entry.task)) {
       const maker = this.#entries.get(taskOf(id));
       if (maker === undefined) continue;
       maker.readers--;
       this.#check(maker);
     }
   }
+}
+
+/** What a task reads, or may read: its arguments, and what they refer to. */
+function readsOf({ dependencies, args }: TaskRecord): readonly ObjectId[] {
+  return args.kind === "error" || args.contains.length === 0
+    ? dependencies
+    : [...dependencies, ...args.contains];
 }

@@ -108,7 +108,7 @@ export class Objects {
     const { id } = record;
     if (this.#node.closed) return lostError(id);
     if (!this.#node.tasks.has(taskOf(id))) {
-      const why = this.#node.rebuilder.rebuild(record);
+      const why = await this.#node.rebuilder.rebuildAnyhow(record);
       if (why !== undefined) {
         return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
       }

@@ -24,6 +24,7 @@ import { ObjectDirectory } from "./directory.ts";
 import { Executions } from "./executions.ts";
 import { Groups } from "./groups.ts";
 import { Isolates } from "./isolates.ts";
+import type { LineageLog, LineageTable } from "./lineage_log.ts";
 import { Objects } from "./objects.ts";
 import type { Client, IsolateFactory } from "./peers.ts";
 import { Programs } from "./programs.ts";
@@ -77,6 +78,9 @@ export interface Abroad {
   removeGroup(id: string): void;
   /** What the node offers has changed. */
   resourcesChanged(): void;
+  /** Where this node's lineage is kept, and what nodes have left that are gone. */
+  readonly lineage: LineageTable;
+  leftLineage(): Promise<Uint8Array[]>;
 }
 
 /** A node's parts, and what they share. */
@@ -178,10 +182,25 @@ export class NodeParts {
   flush(): void {
     this.#time = -1;
     this.cluster?.tellAllHolds();
+    const { log } = this.rebuilder;
+    if (log !== undefined && log.pending) this.#hold(log);
     for (const client of this.#dirty) {
       client.dirty = false;
       client.channel.flush();
     }
     this.#dirty.length = 0;
+  }
+
+  /** What other nodes are told waits until the lineage is durable that they could come to need. */
+  #hold(log: LineageLog): void {
+    const held = this.#dirty.filter(({ role, channel }) => role === "peer" && !channel.held);
+    if (held.length === 0) return;
+    for (const { channel } of held) channel.held = true;
+    log.settled().then(() => {
+      for (const { channel } of held) {
+        channel.held = false;
+        channel.flush();
+      }
+    });
   }
 }

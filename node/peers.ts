@@ -31,6 +31,8 @@ export interface IsolateFactory {
 
 /** The sending side of a channel. */
 export interface Outlet {
+  /** While it is set, what is sent stays here. */
+  held: boolean;
   /** The largest message that is taken from the other side. */
   messageBytesMax: number;
   send(message: Message): void;
@@ -61,6 +63,9 @@ export interface Client {
   /** Work was queued for it: it is to be flushed. */
   dirty: boolean;
 }
+
+/** Stands for the submitter of a task that runs again for its results alone. */
+export const NO_CLIENT = -1;
 
 /** Whether what a client asks for is asked for once: by a program, rather than by a task that may be run again. */
 export function asksOnce(client: Client): boolean {

@@ -32,6 +32,11 @@ export class Programs {
     return true;
   }
 
+  /** Whether a job's program is connected here. */
+  has(job: TaskId): boolean {
+    return this.#drivers.has(job);
+  }
+
   /** The jobs of programs that are connected here. */
   connectedJobs(): Iterable<readonly [TaskId, Client]> {
     return this.#drivers;

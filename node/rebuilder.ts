@@ -6,26 +6,33 @@
  */
 
 import { ObjectLostError } from "../core/errors.ts";
-import { hex, type ObjectId, returnId, taskOf } from "../core/ids.ts";
+import { hex, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
 import { LINEAGE_TASKS_MAX } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
 import type { ObjectRecord } from "./directory.ts";
-import { Lineage } from "./lineage.ts";
+import { Lineage, type LineageEntry } from "./lineage.ts";
+import { LineageLog, readLineage } from "./lineage_log.ts";
 import { packError, refersTo } from "./outcomes.ts";
 import type { NodeParts } from "./parts.ts";
+import { NO_CLIENT } from "./peers.ts";
 import { TaskRecord } from "./tasks.ts";
-
-/** The submitter of a task that runs again for its results alone. */
-const NO_CLIENT = -1;
 
 /** Makes lost objects again. */
 export class Rebuilder {
   readonly #node: NodeParts;
-  readonly lineage = new Lineage(LINEAGE_TASKS_MAX);
+  readonly lineage: Lineage;
+  /** The same in the control store; absent of a node that is alone. */
+  readonly log: LineageLog | undefined;
+  /** Lineage that nodes have left which are gone, as far as it was needed here. */
+  readonly #inherited = new Map<TaskId, LineageEntry>();
+  #inheriting: Promise<void> | undefined;
 
   /** @param node What the node is made of. */
   constructor(node: NodeParts) {
     this.#node = node;
+    const { abroad } = node.options;
+    this.log = abroad === undefined ? undefined : new LineageLog(abroad.lineage, node.clock);
+    this.lineage = new Lineage(LINEAGE_TASKS_MAX, (task) => this.log?.drop(task));
   }
 
   /** A task that left something in a store is remembered: it may have to be run again. */
@@ -36,7 +43,47 @@ export class Rebuilder {
       const id = returnId(task.id, i);
       if (refersTo(outcome) && this.#node.directory.get(id) !== undefined) outputs.push(id);
     });
-    if (outputs.length > 0) this.lineage.remember(task, outputs);
+    if (outputs.length === 0) return;
+    this.lineage.remember(task, outputs);
+    // With this node a program of its own dies as well, and nobody is left who could need what its tasks have made.
+    if (!this.#node.programs.has(task.job)) this.log?.add(task);
+  }
+
+  /** How an object was made, as far as that is known here. */
+  #entry(task: TaskId): LineageEntry | undefined {
+    return this.lineage.get(task) ?? this.#inherited.get(task);
+  }
+
+  /**
+   * As {@link rebuild}; when it is not known here how the object was made, what nodes have left in the control store that
+   * are gone is looked at first.
+   */
+  async rebuildAnyhow(record: ObjectRecord): Promise<string | undefined> {
+    const task = taskOf(record.id);
+    if (this.#entry(task) === undefined) {
+      this.#inheriting ??= this.#inherit().finally(() => this.#inheriting = undefined);
+      await this.#inheriting;
+      if (this.#node.tasks.has(task)) return undefined;
+    }
+    return this.rebuild(record);
+  }
+
+  async #inherit(): Promise<void> {
+    const { abroad, log } = this.#node.options;
+    try {
+      for (const bytes of await abroad?.leftLineage() ?? []) {
+        for (const task of readLineage(bytes, this.#node.definitions)) {
+          if (this.#inherited.has(task.id)) continue;
+          this.#inherited.set(task.id, { task, outputs: new Set(), readers: 0, rebuilds: 0 });
+        }
+      }
+    } catch (error) {
+      log("warn", `Lineage of a node that is gone cannot be read: ${(error as Error).message}`);
+    }
+    for (const id of this.#inherited.keys()) {
+      if (this.#inherited.size <= LINEAGE_TASKS_MAX) return;
+      this.#inherited.delete(id);
+    }
   }
 
   /**
@@ -46,7 +93,7 @@ export class Rebuilder {
    */
   rebuild(record: ObjectRecord): string | undefined {
     const id = taskOf(record.id);
-    const entry = this.lineage.get(id);
+    const entry = this.#entry(id);
     if (entry === undefined) {
       return "it is not known how it was made: it was put, or by an actor, or too long ago";
     }
@@ -69,20 +116,21 @@ export class Rebuilder {
   }
 
   /** Has an object made again that is not known yet, and whose node is gone. */
-  remakeForeign(record: ObjectRecord): void {
-    const why = this.#node.tasks.has(taskOf(record.id)) ? undefined : this.rebuild(record);
-    if (why === undefined) return;
+  async remakeForeign(record: ObjectRecord): Promise<void> {
+    const why = this.#node.tasks.has(taskOf(record.id)) ? undefined : await this.rebuildAnyhow(record);
+    if (why === undefined || record.outcome !== undefined) return this.#node.flush();
     const error = new ObjectLostError(
       `Object ${hex(record.id, true)} is lost with the node that had it, and ${why}`,
     );
     if (this.#node.directory.seal(record, { kind: "error", bytes: packError(error) })) {
       this.#node.results.announce(record);
     }
+    this.#node.flush();
   }
 
   /** Runs the task again that made an object of which nothing is known any more. @returns Why it cannot be. */
   #rerun(id: ObjectId): string | undefined {
-    const entry = this.lineage.get(taskOf(id));
+    const entry = this.#entry(taskOf(id));
     if (entry === undefined) return "that was let go of and cannot be made again";
     if (this.#node.tasks.has(entry.task.id)) return undefined;
     for (const dependency of entry.task.dependencies) {
@@ -106,6 +154,12 @@ export class Rebuilder {
       NO_CLIENT,
     );
     task.rebuild = true;
+    // What its arguments refer to is known to nobody any more either, and is made again when the task asks for it.
+    for (const object of args.kind === "error" ? [] : args.contains) {
+      if (this.#node.directory.get(object) === undefined && this.#entry(taskOf(object)) !== undefined) {
+        this.#node.directory.addLost(object);
+      }
+    }
     // What is left of its results is sealed anew; whoever asked for one in the meantime is told then.
     for (let i = 0; i < entry.settings.returns; i++) {
       const record = this.#node.directory.get(returnId(id, i));

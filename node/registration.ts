@@ -19,6 +19,20 @@ export const DRAINS = "drain/";
 /** The prefix of placement groups, as JSON (`node/groups.ts`); their id follows. */
 export const GROUPS = "group/";
 
+/** The prefix of batches of lineage (`node/lineage_log.ts`); `<node>/<job>/<number>` follows. */
+export const LINEAGE = "lineage/";
+
+/** The key of a batch of lineage. @param node, job 32 hexadecimal digits each. */
+export function lineageKey(node: string, job: string, batch: number): string {
+  return `${LINEAGE}${node}/${job}/${batch}`;
+}
+
+/** The node and the job of a batch, by its key. */
+export function lineageOf(key: string): { readonly node: string; readonly job: string } {
+  const [node = "", job = ""] = key.slice(LINEAGE.length).split("/");
+  return { node, job };
+}
+
 /** A node of a cluster. */
 export interface NodeRegistration {
   /** 32 hexadecimal digits. */

@@ -60,21 +60,22 @@ export class Results {
   /** An outcome of a task is there: its submitter is told, and it is kept if anybody else may need it. */
   settle(task: TaskRecord, index: number, outcome: Outcome): void {
     const client = this.#node.clients.get(task.client);
-    const known = task.results?.[index];
+    let known = task.results?.[index];
     if (client?.role === "peer") this.#node.cluster!.beforeResult(client);
     if (task.answers !== undefined) {
       task.answers[index] = outcome;
       if (refersTo(outcome)) this.#node.directory.use(returnId(task.id, index));
+    }
+    if (task.rebuild && known === undefined) {
+      known = this.#node.directory.get(returnId(task.id, index));
+      // This one of its results was not lost.
+      if (known?.outcome !== undefined) return this.#dropResult(task, index, outcome);
     }
     if (known === undefined && !refersTo(outcome)) {
       if (client !== undefined) {
         this.#node.send(client, { type: "result", handle: task.handle, index, kept: false, outcome });
       }
       return;
-    }
-    if (task.rebuild && known === undefined && this.#node.directory.get(returnId(task.id, index))?.outcome) {
-      // This one of its results was not lost.
-      return this.#dropResult(task, index, outcome);
     }
     const record = known ?? this.#node.directory.declare(returnId(task.id, index), task.client);
     // What another node had, and a task has made here, is this node's own from now on.

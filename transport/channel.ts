@@ -59,6 +59,8 @@ export class Channel<Out, In> {
   #closeWhenWritten = false;
   /** The largest message that is taken. A peer that nobody knows yet has no business to send large ones. */
   messageBytesMax = MESSAGE_BYTES_MAX;
+  /** While it is set, what is sent stays here. */
+  held = false;
 
   /**
    * @param stream The bytes; the channel owns it from now on.
@@ -103,7 +105,7 @@ export class Channel<Out, In> {
   /** Writes what is queued. */
   flush(): void {
     this.#scheduled = false;
-    if (this.#writing || this.#closed || this.#outbox.length === 0) return;
+    if (this.#writing || this.#closed || this.held || this.#outbox.length === 0) return;
     this.#writeAll();
   }
 
@@ -122,7 +124,7 @@ export class Channel<Out, In> {
   async #writeAll(): Promise<void> {
     this.#writing = true;
     try {
-      while (this.#outbox.length > 0 && !this.#closed) {
+      while (this.#outbox.length > 0 && !this.#closed && !this.held) {
         const full = this.#outbox;
         this.#outbox = this.#spare;
         this.#spare = full;

@@ -322,6 +322,42 @@ if (import.meta.main) {
   });
 });
 
+Deno.test("what a task's tasks have made is made again, though the node that submitted them is gone as well", async () => {
+  await using cluster = await TestCluster.start(
+    FUNCTIONS + `
+export const scaled = remote(async function scaled(box: { ref: Ref<Float64Array> }, by: number) {
+  return (await get(box.ref)).map((x) => x * by);
+});
+/** Leaves nothing of its own: what it returns refers to what its tasks have made, one out of the other. */
+export const nested = remote(async function nested(by: number) {
+  const first = filled.remote(20_000, by);
+  const second = scaled.remote({ ref: first }, 2);
+  await wait([second]);
+  return { second };
+});
+if (import.meta.main) {
+  await using _ = await init();
+  const boxes = await get([1, 2, 3].map((by) => nested.options({ resources: { far: 1 } }).remote(by)));
+  print("ready", true);
+  while ((await nodes()).some(({ resources }) => resources.far)) await get(busy.remote(0, 20));
+  const values = await get(boxes.map(({ second }) => second));
+  print("made again", values.map((value) => value[19_999]));
+}`,
+    ["--cpus", "0"],
+    ["--cpus", "2", "--resources", "far=8"],
+    ["--cpus", "0"],
+  );
+  await using run = new Running(["run", "main.ts"], {
+    cwd: cluster.directory.path,
+    env: { ...cluster.env, RAYD_NODE: /rayd head (\w+)/.exec(cluster.nodes[0]!.stdout)![1]! },
+  });
+  await run.printed("ready");
+  await cluster.worker(["--cpus", "2"]);
+  await cluster.nodes[1]!.kill("SIGKILL");
+  assertEquals((await run.ended()).code, 0, run.stderr);
+  assertEquals(parse(run.stdout), { ready: true, "made again": [2, 4, 6] });
+});
+
 Deno.test("a head that is killed and started again on its directory finds its workers again, which have gone on", async () => {
   await using cluster = await TestCluster.start(
     FUNCTIONS + `

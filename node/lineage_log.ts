@@ -1,0 +1,203 @@
+/**
+ * The lineage of one node in the control store, so that what its tasks left in stores can be made again when the node is
+ * gone.
+ *
+ * A record a task would cost as much as the task. So tasks are written in batches, in the form in which they travel:
+ * definitions of functions and settings, and submissions. A batch, of one program's tasks, is one entry, under
+ * `lineage/<node>/<job>/<number>`; it goes when nothing of it can be needed any more. Entries are not leased: they are there
+ * for when their node is not. Whoever misses an object of a node that is gone reads all that the node has left, and the
+ * head removes what the end of a program has made useless (`node/jobs.ts`).
+ *
+ * A task may start, and end, before its record is durable: whoever has seen its result on this node dies with the node.
+ * But nothing that other nodes could conclude from it leaves before it is (`NodeParts.flush`). Only if the control store
+ * is away are they made to wait no longer than {@link HOLD_MS_MAX}: then the node goes on, as it does with all else.
+ *
+ * @module
+ */
+
+import type { Clock } from "../core/clock.ts";
+import { LINEAGE_BATCH_BYTES } from "../core/limits.ts";
+import { ProtocolError } from "../core/errors.ts";
+import type { TaskId } from "../core/ids.ts";
+import { ByteReader, ByteWriter } from "../transport/bytes.ts";
+import { decodeToNode, encode } from "../transport/codec.ts";
+import { NO_CLIENT } from "./peers.ts";
+import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
+import type { Definitions } from "./definitions.ts";
+
+/** Where batches are kept. */
+export interface LineageTable {
+  /** Resolves when the batch is durable. */
+  put(job: TaskId, batch: number, bytes: Uint8Array): Promise<void>;
+  delete(job: TaskId, batch: number): void;
+}
+
+/** How long tasks are collected before they are written. */
+const COLLECT_MS = 3;
+
+/** How long what others are told waits for records to be durable. */
+export const HOLD_MS_MAX = 200;
+
+interface Batch {
+  readonly number: number;
+  readonly writer: ByteWriter;
+  readonly functions: Set<number>;
+  readonly settings: Set<number>;
+  readonly job: TaskId;
+  /** Tasks of it that may be needed. */
+  live: number;
+  durable: boolean;
+}
+
+/** Writes the lineage of one node. */
+export class LineageLog {
+  readonly #table: LineageTable;
+  readonly #clock: Clock;
+  readonly #batches = new Map<TaskId, Batch>();
+  #open: Batch | undefined;
+  #next = 1;
+  /** Batches that are being written, and when the oldest was begun. */
+  readonly #writing = new Map<Batch, number>();
+  #waiting: (() => void)[] = [];
+
+  /** @param table Where batches are kept. @param clock For when they are written. */
+  constructor(table: LineageTable, clock: Clock) {
+    this.#table = table;
+    this.#clock = clock;
+  }
+
+  /** A task has left something in a store. */
+  add(task: TaskRecord): void {
+    if (this.#batches.has(task.id)) return;
+    if (this.#open !== undefined && this.#open.job !== task.job) this.#write(this.#open);
+    const batch = this.#open ??= this.#begin(task.job);
+    const { writer } = batch;
+    if (!batch.functions.has(task.fn.index)) {
+      batch.functions.add(task.fn.index);
+      encode(writer, { type: "defineFunction", index: task.fn.index, address: task.fn.address });
+    }
+    if (!batch.settings.has(task.entry.index)) {
+      batch.settings.add(task.entry.index);
+      encode(writer, { type: "defineSettings", index: task.entry.index, settings: task.entry.settings });
+    }
+    const { id, parent, dependencies, args } = task;
+    encode(writer, {
+      type: "submit",
+      handle: 0,
+      task: id,
+      parent,
+      fn: task.fn.index,
+      settings: task.entry.index,
+      dependencies,
+      args,
+    });
+    batch.live++;
+    this.#batches.set(id, batch);
+    if (writer.length >= LINEAGE_BATCH_BYTES) this.#write(batch);
+  }
+
+  /** Nothing can need what a task has made any more. */
+  drop(task: TaskId): void {
+    const batch = this.#batches.get(task);
+    if (batch === undefined) return;
+    this.#batches.delete(task);
+    if (--batch.live > 0) return;
+    if (batch.durable) this.#table.delete(batch.job, batch.number);
+    else if (batch === this.#open) this.#open = undefined; // nobody needs to know
+  }
+
+  /** Whether others must not yet be told what they could conclude from records that are not durable. */
+  get pending(): boolean {
+    if (this.#open !== undefined) return true;
+    for (const since of this.#writing.values()) return this.#clock.now() - since < HOLD_MS_MAX;
+    return false;
+  }
+
+  /** Resolves when what was added so far is durable, or was waited for long enough. */
+  async settled(): Promise<void> {
+    if (this.#open !== undefined) this.#write(this.#open);
+    if (!this.pending) return;
+    await new Promise<void>((resolve) => {
+      this.#waiting.push(resolve);
+      this.#clock.after(HOLD_MS_MAX, resolve);
+    });
+  }
+
+  #begin(job: TaskId): Batch {
+    const batch: Batch = {
+      number: this.#next++,
+      writer: new ByteWriter(4096),
+      functions: new Set(),
+      settings: new Set(),
+      job,
+      live: 0,
+      durable: false,
+    };
+    encode(batch.writer, { type: "behalf", job, driver: false });
+    this.#clock.after(COLLECT_MS, () => {
+      if (this.#open === batch) this.#write(batch);
+    });
+    return batch;
+  }
+
+  #write(batch: Batch): void {
+    this.#open = undefined;
+    this.#writing.set(batch, this.#clock.now());
+    this.#table.put(batch.job, batch.number, batch.writer.bytes()).then(() => {
+      batch.durable = true;
+      if (batch.live === 0) this.#table.delete(batch.job, batch.number);
+    }, () => {
+      // The node is ending.
+    }).finally(() => {
+      this.#writing.delete(batch);
+      if (this.#writing.size > 0) return;
+      for (const resolve of this.#waiting.splice(0)) resolve();
+    });
+  }
+}
+
+/**
+ * Reads a batch.
+ *
+ * @param definitions Where functions and settings are entered.
+ * @throws {ProtocolError} If it is none.
+ */
+export function readLineage(bytes: Uint8Array, definitions: Definitions): TaskRecord[] {
+  const tasks: TaskRecord[] = [];
+  const functions = new Map<number, FunctionEntry>();
+  const settings = new Map<number, SettingsEntry>();
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const reader = new ByteReader();
+  reader.block(bytes);
+  let job: TaskId | undefined;
+  for (let at = 0; at < bytes.length;) {
+    if (bytes.length - at < 5) throw new ProtocolError("Cannot read lineage: it was cut off");
+    const end = at + 4 + view.getUint32(at, true);
+    if (end > bytes.length) throw new ProtocolError("Cannot read lineage: it was cut off");
+    reader.window(at + 4, end);
+    const message = decodeToNode(reader);
+    at = end;
+    switch (message.type) {
+      case "defineFunction":
+        functions.set(message.index, definitions.function(message.address));
+        break;
+      case "defineSettings":
+        settings.set(message.index, definitions.settings(message.settings));
+        break;
+      case "behalf":
+        job = message.job;
+        break;
+      case "submit": {
+        const fn = functions.get(message.fn), entry = settings.get(message.settings);
+        if (fn === undefined || entry === undefined || job === undefined) {
+          throw new ProtocolError("Cannot read lineage: a task comes before what it refers to");
+        }
+        tasks.push(new TaskRecord(message, job, fn, entry, NO_CLIENT));
+        break;
+      }
+      default:
+        throw new ProtocolError(`Cannot read lineage: "${message.type}" has no place in it`);
+    }
+  }
+  return tasks;
+}
