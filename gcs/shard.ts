@@ -97,6 +97,8 @@ export interface ShardStorage {
 
 /** Changes that are kept for watchers who were away. */
 export const CHANGES_KEPT_MAX = 20_000;
+/** Fewer are kept if their values are larger than this: published code and files are, and stay in memory for that long. */
+export const CHANGES_BYTES_MAX = 32 * 1024 * 1024;
 
 const REVISION = "revision";
 
@@ -116,6 +118,8 @@ export class Shard {
   #revision: number;
   #revisionWritten: number;
   #changes: GcsChange[] = [];
+  /** The size of their values. */
+  #changesBytes = 0;
   /** The revision before the oldest change that is kept. */
   #before: number;
   #fresh: GcsChange[] = [];
@@ -296,9 +300,15 @@ export class Shard {
   #changed(change: GcsChange): void {
     this.#fresh.push(change);
     this.#changes.push(change);
-    if (this.#changes.length < CHANGES_KEPT_MAX * 2) return;
-    this.#changes = this.#changes.slice(-CHANGES_KEPT_MAX);
-    this.#before = this.#changes[0]!.revision - 1;
+    this.#changesBytes += change.value?.length ?? 0;
+    if (this.#changes.length < CHANGES_KEPT_MAX * 2 && this.#changesBytes < CHANGES_BYTES_MAX * 2) return;
+    let gone = 0;
+    while (this.#changes.length - gone > CHANGES_KEPT_MAX || this.#changesBytes > CHANGES_BYTES_MAX) {
+      const { value, revision } = this.#changes[gone++]!;
+      this.#changesBytes -= value?.length ?? 0;
+      this.#before = revision;
+    }
+    this.#changes = this.#changes.slice(gone);
   }
 
   #leased(client: TaskId, key: string): void {

@@ -15,7 +15,14 @@ import { ABSENT, ANY, GcsClient } from "../gcs/client.ts";
 import { LmdbStorage } from "../gcs/lmdb_storage.ts";
 import { MemoryStorage } from "../gcs/memory_storage.ts";
 import { GcsServer, LEASE_GRACE_MS, type TransactionalStorage } from "../gcs/server.ts";
-import { CHANGES_KEPT_MAX, type GcsCommand, type GcsOp, type GcsResult, Shard } from "../gcs/shard.ts";
+import {
+  CHANGES_BYTES_MAX,
+  CHANGES_KEPT_MAX,
+  type GcsCommand,
+  type GcsOp,
+  type GcsResult,
+  Shard,
+} from "../gcs/shard.ts";
 import { type ByteStream, streamPair } from "../transport/channel.ts";
 import { until } from "./fixtures/files.ts";
 
@@ -285,6 +292,31 @@ Deno.test("a watcher who was away for too long is told so", () => {
   assertEquals(shard.missed("a", 1), undefined);
   assertEquals(shard.missed("b", shard.revision - 3)?.length, 3);
   assertEquals(shard.missed("b", shard.revision + 1), undefined);
+});
+
+Deno.test("a shard does not keep large changes for longer than their size allows", () => {
+  const shard = new Shard(new Transactional());
+  const value = new Uint8Array(CHANGES_BYTES_MAX / 4);
+  for (let sequence = 1; sequence <= 100; sequence++) {
+    shard.apply({
+      client: idOf(1),
+      sequence,
+      acknowledged: sequence - 1,
+      operations: [{ kind: "put", key: "a", value, expect: ANY, lease: false }],
+    });
+    const kept = Array.from({ length: sequence + 1 }, (_, after) => shard.missed("a", after)?.length)
+      .find((missed) => missed !== undefined)!;
+    assert(kept >= Math.min(sequence, 4) && kept < 8, `${kept} changes are kept after ${sequence}`);
+    assertEquals(shard.missed("a", sequence - kept)?.length, kept);
+  }
+  const huge = { kind: "put", key: "a", value: new Uint8Array(CHANGES_BYTES_MAX * 2), expect: ANY } as const;
+  shard.apply({
+    client: idOf(1),
+    sequence: 101,
+    acknowledged: 100,
+    operations: [{ ...huge, lease: false }],
+  });
+  assertEquals([shard.missed("a", 100), shard.missed("a", 101)], [undefined, []]);
 });
 
 // --- Server and clients ---
