@@ -62,11 +62,8 @@ ${DAEMON_HELP}`,
         await gcs.close();
       });
     } catch (error) {
-      if (!(error instanceof UsageError) && !(error instanceof Deno.errors.AddrInUse)) throw error;
-      const hint = error instanceof Deno.errors.AddrInUse
-        ? ": the port is taken. Give another one with --port, or end what has it"
-        : "";
-      complain(`error: ${error.message}${hint}\n`);
+      if (!(error instanceof UsageError)) throw error;
+      complain(`error: ${error.message}\n`);
       return 1;
     }
   },

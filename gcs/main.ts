@@ -6,6 +6,7 @@
 
 import { parentPort } from "node:worker_threads";
 import { systemClock } from "../core/clock.ts";
+import { RaydError } from "../core/errors.ts";
 import { taskIdFromHex } from "../core/ids.ts";
 import { ADDON_SYMBOL, type GcsConfig, type GcsReply } from "./config.ts";
 import { listenTcp } from "../transport/tcp.ts";
@@ -47,5 +48,12 @@ function reply(message: GcsReply): void {
 }
 
 port.once("message", (config: unknown) => {
-  main(config as GcsConfig).catch((error) => reply({ type: "failed", message: (error as Error).stack! }));
+  main(config as GcsConfig).catch((error) => reply({ type: "failed", message: reason(error as Error) }));
 });
+
+function reason(error: Error): string {
+  if (error instanceof Deno.errors.AddrInUse) {
+    return "the port is taken. Give another one with --port, or end what has it";
+  }
+  return error instanceof RaydError ? error.message : error.stack!;
+}
