@@ -44,6 +44,7 @@ export async function startNode(
     tls: options.tls,
     machine: machineId(),
     startedAt: Date.now(),
+    wallTime: () => Date.now(),
   });
 }
 

@@ -8,16 +8,12 @@
 import { parseArgs } from "@std/cli/parse-args";
 // @ts-types="./std_fmt_bytes.d.ts"
 import { format } from "@std/fmt/bytes";
-import { RaydError } from "../core/errors.ts";
 import { STORE_SHARE_DEFAULT } from "../core/limits.ts";
-import { VERSION } from "../core/version.ts";
-import { NODES, readRegistration } from "../node/registration.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
 import { readToken, tokenFile } from "../transport/credentials.ts";
-import { connectCluster } from "./cluster_client.ts";
-import { machineId } from "../runtime/machine.ts";
+import { clusterFindings, type Finding } from "./doctor_cluster.ts";
 import type { Command } from "./mod.ts";
 import { CommandLineError, print } from "./output.ts";
 
@@ -25,8 +21,8 @@ import { CommandLineError, print } from "./output.ts";
 export const command: Command = {
   help: `rayd doctor [--address HOST:PORT]
 
-Looks at shared memory, limits, the cache, the token, and the cluster if there is one (--address, or RAYD_ADDRESS), and says
-how to mend what is wrong. Ends with status 1 if something is.
+Looks at shared memory, limits, the cache, the token, and the cluster if there is one (--address, or RAYD_ADDRESS): the
+versions and the clocks of its nodes. Says how to mend what is wrong. Ends with status 1 if something is.
 `,
 
   async run(args) {
@@ -38,25 +34,19 @@ how to mend what is wrong. Ends with status 1 if something is.
     });
     const address = parsed.address as string | undefined ?? Deno.env.get("RAYD_ADDRESS");
     let wrong = 0;
-    for (const look of [sharedMemory, openFiles, cache, () => token(address), () => cluster(address)]) {
-      const { what, finding, mend } = await look();
+    const show = ({ what, finding, mend }: Finding) => {
       if (mend !== undefined) wrong++;
       print(
         `${mend === undefined ? "ok   " : "WRONG"}  ${what}: ${finding}\n${
           mend === undefined ? "" : `       ${mend}\n`
         }`,
       );
-    }
+    };
+    for (const look of [sharedMemory, openFiles, cache, () => token(address)]) show(look());
+    for (const finding of await clusterFindings(address)) show(finding);
     return wrong === 0 ? 0 : 1;
   },
 };
-
-interface Finding {
-  readonly what: string;
-  readonly finding: string;
-  /** How it is mended, if it is wrong. */
-  readonly mend?: string;
-}
 
 const PROBE_BYTES = 4 * 1024 * 1024;
 
@@ -118,30 +108,5 @@ function token(address: string | undefined): Finding {
     return address === undefined
       ? { what, finding: "none yet; rayd head makes one" }
       : { what, finding, mend: "see above" };
-  }
-}
-
-async function cluster(address: string | undefined): Promise<Finding> {
-  const what = "cluster";
-  if (address === undefined) return { what, finding: "none asked for (RAYD_ADDRESS, or --address)" };
-  try {
-    const started = Date.now();
-    const client = await connectCluster(address, undefined);
-    const nodes = (await client.list(NODES)).map(({ value }) => readRegistration(value));
-    client.close();
-    const here = nodes.filter(({ machine }) => machine === machineId()).length;
-    const finding = `${address} answers (rayd ${VERSION}, ${
-      Date.now() - started
-    } ms): ${nodes.length} nodes, ${here} here`;
-    return here > 0
-      ? { what, finding }
-      : { what, finding, mend: `programs need a node on their machine: rayd worker --address ${address}` };
-  } catch (error) {
-    if (!(error instanceof RaydError)) throw error;
-    return {
-      what,
-      finding: error.message,
-      mend: "see that the head runs, and that its port can be reached from here",
-    };
   }
 }

@@ -67,6 +67,8 @@ export interface DaemonConfig {
   /** The machine's boot. */
   readonly machine: string;
   readonly startedAt: number;
+  /** The machine's clock: milliseconds since 1970. */
+  readonly wallTime: () => number;
 }
 
 /** A running node. */
@@ -268,7 +270,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     asked.resolve();
     gcs.delete(key).catch(() => {}); // it is heard; if the store is away, the entry stays, and nobody minds
   });
-  const stopLoads = reportLoads(gcs, node);
+  const stopLoads = reportLoads(gcs, node, config.wallTime);
   let cancelRedial: () => void = () => {};
   const redial = () => {
     connectMissing();
@@ -307,7 +309,7 @@ async function serve(
 }
 
 /** Tells others how the node is loaded: soon after it changes, and now and then as a sign of life. */
-function reportLoads(gcs: GcsClient, node: NodeServer): () => void {
+function reportLoads(gcs: GcsClient, node: NodeServer, wallTime: () => number): () => void {
   let last = "";
   let reportedAt = 0;
   let cancel: () => void = () => {};
@@ -319,7 +321,7 @@ function reportLoads(gcs: GcsClient, node: NodeServer): () => void {
     if (text !== last || now - reportedAt > LOAD_MS_MAX) {
       last = text;
       reportedAt = now;
-      gcs.reportLoad(writeLoad(rounded));
+      gcs.reportLoad(writeLoad(rounded, wallTime()));
     }
     cancel = systemClock.after(LOAD_MS, report);
   };

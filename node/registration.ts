@@ -86,10 +86,10 @@ export function describe(node: NodeRegistration): NodeDescription {
   };
 }
 
-/** A load as bytes. */
-export function writeLoad(load: NodeLoad): Uint8Array {
+/** A load as bytes. @param at The node's clock: milliseconds since 1970. */
+export function writeLoad(load: NodeLoad, at: number): Uint8Array {
   const { free, lasting, queued, meanMs } = load;
-  return encode({ free, lasting: lasting ?? free, queued, meanMs });
+  return encode({ free, lasting: lasting ?? free, queued, meanMs, at });
 }
 
 /** A load from bytes. @throws {ProtocolError} If they are none. */
@@ -101,4 +101,10 @@ export function readLoad(bytes: Uint8Array): NodeLoad {
     typeof value.lasting === "object"
   ) return value as NodeLoad;
   throw new ProtocolError("Cannot read a node's load");
+}
+
+/** What the clock of a node said when it told of its load; `undefined` if it did not say. */
+export function readLoadTime(bytes: Uint8Array): number | undefined {
+  const value = decode(bytes) as { readonly at?: unknown } | null;
+  return typeof value === "object" && typeof value?.at === "number" ? value.at : undefined;
 }

@@ -132,5 +132,5 @@ function measureRelay(us: (count: number, run: () => void) => number): number {
 }
 
 function loads(nodes: number): { readonly node: TaskId; readonly load: Uint8Array }[] {
-  return Array.from({ length: nodes }, (_, i) => ({ node: idOf(i), load: writeLoad(loadOf(i)) }));
+  return Array.from({ length: nodes }, (_, i) => ({ node: idOf(i), load: writeLoad(loadOf(i), i) }));
 }
