@@ -20,6 +20,9 @@ const LOG_BYTES_MAX = 16 * 1024 * 1024;
 /** How often its size is looked at, and how often the command looks whether the process is up. */
 const LOG_LOOK_MS = 10_000, READY_LOOK_MS = 20;
 
+/** How long a log stays that nobody writes to any more. */
+const LOG_KEPT_MS = 30 * 24 * 3_600_000;
+
 /** Lines of the log that are shown when the process did not come up. */
 const LOG_LINES_SHOWN = 20;
 
@@ -31,6 +34,7 @@ export async function detach(name: string, args: readonly string[]): Promise<num
   const ready = `${run}/ready`;
   const log = `${directory}/${name}-${new Date().toISOString().replaceAll(/[:.]/g, "")}-${Deno.pid}.log`;
   Deno.writeTextFileSync(log, "", { mode: 0o600 });
+  removeOld(directory);
   try {
     const own = ownCommand();
     const child = new Deno.Command("sh", {
@@ -78,6 +82,18 @@ export function announceReady(text: string): void {
   Deno.renameSync(`${ready}.tmp`, ready);
   const timer = setInterval(() => boundLog(log), LOG_LOOK_MS);
   Deno.unrefTimer(timer);
+}
+
+/** Removes logs that nobody has written to for long. */
+function removeOld(directory: string): void {
+  for (const { name } of [...Deno.readDirSync(directory)]) {
+    try {
+      const at = Deno.statSync(`${directory}/${name}`).mtime?.getTime() ?? Date.now();
+      if (Date.now() - at > LOG_KEPT_MS) Deno.removeSync(`${directory}/${name}`);
+    } catch {
+      // Another start was faster.
+    }
+  }
 }
 
 function boundLog(log: string): void {

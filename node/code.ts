@@ -64,11 +64,13 @@ export class CodeStore {
   /** Takes code from a program, and tells the cluster. @throws {ProtocolError} If it is not what its name says. */
   publish(hash: string, code: Uint8Array): void {
     this.#write(hash, code);
-    const told = [
-      this.#gcs.put(FUNCTIONS + hash, code.slice()),
-      this.#gcs.put(CODES + hash, new TextEncoder().encode(String(code.length))),
-    ];
-    Promise.all(told).catch(() => {
+    const bytes = code.slice();
+    const told = async () => {
+      // In this order: what is collected just now is there again afterwards.
+      await this.#gcs.put(CODES + hash, new TextEncoder().encode(String(code.length)));
+      await this.#gcs.put(FUNCTIONS + hash, bytes);
+    };
+    told().catch(() => {
       // The connection to the control store was closed for good: there are no other nodes to tell.
     });
   }

@@ -153,9 +153,12 @@ export class Jobs {
       ...jobs!.flatMap(({ value }) => (read(value) as JobRecord).code),
       ...uses!.flatMap(({ value }) => read(value) as string[]),
     ]);
-    for (const hash of collector.look(codes!.map(({ key }) => key.slice(CODES.length)), used, now)) {
-      await this.#gcs.delete(FUNCTIONS + hash);
-      await this.#gcs.delete(CODES + hash);
+    const revisions = new Map(codes!.map(({ key, revision }) => [key.slice(CODES.length), revision]));
+    for (const hash of collector.look(revisions.keys(), used, now)) {
+      // Published again meanwhile, it has other revisions, and stays.
+      const code = await this.#gcs.get(FUNCTIONS + hash);
+      if (!await this.#gcs.delete(CODES + hash, revisions.get(hash))) continue;
+      if (code !== undefined) await this.#gcs.delete(FUNCTIONS + hash, code.revision);
     }
   }
 }

@@ -111,10 +111,15 @@ function filesOf(directory: string): Found[] {
       if (ignored.has(name) || ignored.has(path)) continue;
       if (isDirectory) walk(`${path}/`);
       else {
-        const { size, mode, isFile } = Deno.statSync(`${directory}/${path}`);
-        // A link to a directory could lead anywhere; a link to a file is taken for the file.
-        if (isFile) found.push({ path, size, mode: (mode ?? 0o644) & 0o777 });
-        else if (!isSymlink) continue;
+        const file = statLinked(directory, path);
+        // A link to a file is taken for the file; one to a directory could lead anywhere. Sockets and the like stay.
+        if (file.isFile) found.push({ path, size: file.size, mode: (file.mode ?? 0o644) & 0o777 });
+        else if (isSymlink && file.isDirectory) {
+          throw new UsageError(
+            `Cannot take ${directory}/${path} along: it is a link to a directory. Name it in ${IGNORE_FILE}, or put ` +
+              `the files themselves there`,
+          );
+        }
       }
     }
   };
@@ -134,6 +139,19 @@ function filesOf(directory: string): Found[] {
     );
   }
   return found;
+}
+
+function statLinked(directory: string, path: string): Deno.FileInfo {
+  try {
+    return Deno.statSync(`${directory}/${path}`);
+  } catch (error) {
+    throw new UsageError(
+      `Cannot take ${directory}/${path} along: ${
+        (error as Error).message
+      }. Name it in ${IGNORE_FILE} if tasks do not ` +
+        `need it`,
+    );
+  }
 }
 
 function ignoredOf(directory: string): ReadonlySet<string> {
@@ -175,27 +193,29 @@ export function unpackEnvironment(file: string, directory: string): TaskEnvironm
       dir: directory.slice(0, directory.lastIndexOf("/")),
       prefix: ".files-",
     });
-    let at = end + 1;
-    for (const { path, size, mode } of files) {
-      const parts = path.split("/");
-      if (parts.some((part) => part === "" || part === "." || part === "..")) {
-        throw new UsageError(`Cannot unpack the files of a program: "${path}" leads elsewhere`);
-      }
-      if (parts.length > 1) {
-        Deno.mkdirSync(`${temporary}/${parts.slice(0, -1).join("/")}`, { recursive: true });
-      }
-      Deno.writeFileSync(`${temporary}/${path}`, bytes.subarray(at, at + size), { mode });
-      at += size;
-    }
     try {
+      writeFiles(temporary, files, bytes.subarray(end + 1));
       Deno.renameSync(temporary, directory);
     } catch (error) {
-      // Another isolate was faster.
       Deno.removeSync(temporary, { recursive: true });
+      // Another isolate may have been faster.
       if (!isDirectory(directory)) throw error;
     }
   }
   return { env: Object.freeze(checkEnv(env)), workingDirectory: directory };
+}
+
+function writeFiles(directory: string, files: NonNullable<Manifest["files"]>, bytes: Uint8Array): void {
+  let at = 0;
+  for (const { path, size, mode } of files) {
+    const parts = path.split("/");
+    if (parts.some((part) => part === "" || part === "." || part === "..")) {
+      throw new UsageError(`Cannot unpack the files of a program: "${path}" leads elsewhere`);
+    }
+    if (parts.length > 1) Deno.mkdirSync(`${directory}/${parts.slice(0, -1).join("/")}`, { recursive: true });
+    Deno.writeFileSync(`${directory}/${path}`, bytes.subarray(at, at + size), { mode });
+    at += size;
+  }
 }
 
 function isDirectory(path: string): boolean {

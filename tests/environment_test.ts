@@ -47,7 +47,6 @@ Deno.test("an environment is unpacked as it was packed, but for what is left beh
   });
   Deno.writeFileSync(`${source}/run.sh`, new TextEncoder().encode("#!/bin/sh"), { mode: 0o755 });
   Deno.symlinkSync("a.txt", `${source}/link.txt`);
-  Deno.symlinkSync("/proc", `${source}/elsewhere`);
   const { hash, bytes } = packEnvironment({ B: "2", A: "=\n" }, source);
   assertEquals(
     packEnvironment({ A: "=\n", B: "2" }, source).hash,
@@ -102,11 +101,22 @@ Deno.test("an environment that is too large, or leads out of its directory, is r
   assertStringIncludes(error.message, "large.bin (50.3 MB)");
   assertStringIncludes(error.message, ".raydignore");
   assertThrows(() => packEnvironment({}, `${directory.path}/none`), UsageError, "no such directory");
+  for (const [name, target] of [["dangling", "nowhere"], ["elsewhere", "/proc"]]) {
+    write(directory.path, { [`${name}/a.txt`]: "a" });
+    Deno.symlinkSync(target!, `${directory.path}/${name}/link`);
+    const error = assertThrows(
+      () => packEnvironment({}, `${directory.path}/${name}`),
+      UsageError,
+    ) as UsageError;
+    assertStringIncludes(error.message, `${name}/link`);
+    Deno.removeSync(`${directory.path}/${name}`, { recursive: true });
+  }
   const evil = { env: {}, files: [{ path: "../evil", size: 1, mode: 0o644 }] };
   Deno.writeTextFileSync(`${directory.path}/packet`, `rayd environment 1\n${JSON.stringify(evil)}\nx`);
   const to = `${directory.path}/in/files`;
   Deno.mkdirSync(`${directory.path}/in`);
   assertThrows(() => unpackEnvironment(`${directory.path}/packet`, to), UsageError, "leads elsewhere");
+  assertEquals([...Deno.readDirSync(`${directory.path}/in`)], [], "nothing of it is left");
   assertEquals([...Deno.readDirSync(directory.path)].map(({ name }) => name).sort(), [
     "in",
     "packet",
