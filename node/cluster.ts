@@ -30,7 +30,7 @@ import {
   prefersSome,
   showPlacement,
 } from "../core/placement.ts";
-import { type Backlog, balance, type Balanced, IDLE_ONLY_MS } from "../scheduler/balance.ts";
+import { type Backlog, balance, type Balanced, farLimitMs, IDLE_ONLY_MS } from "../scheduler/balance.ts";
 import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
 import type { GroupNode } from "../scheduler/group_coordinator.ts";
 import { type ResourcePool, type Shape, showShape } from "../scheduler/resources.ts";
@@ -101,7 +101,7 @@ const PREFERRED_WAIT_MS = 100;
 /** This node's dealings with others. */
 export class Cluster {
   readonly #node: ClusterServices;
-  readonly #global = new GlobalScheduler();
+  readonly #global: GlobalScheduler;
   readonly #remotes = new Map<number, Remote>();
   readonly #byNode = new Map<TaskId, Remote>();
   /** Tasks that can never run here, and for which there is no node now. */
@@ -120,6 +120,7 @@ export class Cluster {
   /** @param node What the cluster needs of its node. */
   constructor(node: ClusterServices) {
     this.#node = node;
+    this.#global = new GlobalScheduler(node.id);
     this.#self = { id: hex(node.id), labels: node.labels };
     this.#balanced = {
       backlog: () => node.backlog(),
@@ -265,7 +266,9 @@ export class Cluster {
       if (target !== undefined) return this.#delegate(task, target);
     }
     if (here) {
-      const better = task.asked.alternatives.length > 1 ? this.#betterAlternative(task) : undefined;
+      const better = task.asked.alternatives.length > 1
+        ? this.#betterAlternative(task)
+        : this.#whereItsArgumentsAre(task);
       return better === undefined ? this.#node.ready(task) : this.#delegate(task, better);
     }
     const target = this.#place(task, Infinity);
@@ -274,6 +277,24 @@ export class Cluster {
     this.#homeless.add(task);
     this.#node.log("warn", `Task ${task.entry.settings.name} waits: ${lacking(task)}`);
     this.#node.checkGroup(task);
+  }
+
+  /** A node where a task would start sooner since it has what the task reads, and this one would have to bring it. */
+  #whereItsArgumentsAre(task: TaskRecord): Remote | undefined {
+    if (task.dependencies.length === 0) return undefined;
+    const limitMs = farLimitMs(this.#node.backlog(), this.#missingHere(task));
+    return limitMs === 0 ? undefined : this.#place(task, limitMs);
+  }
+
+  /** Bytes of arguments that lie on other nodes only. */
+  #missingHere(task: TaskRecord): number {
+    let bytes = 0;
+    for (let i = 0; i < task.dependencies.length; i++) {
+      const record = this.#node.directory.get(task.dependencies[i]!);
+      if (record?.home === undefined || record.outcome?.kind !== "stored") continue;
+      if (!this.#node.isHere(record)) bytes += record.outcome.size;
+    }
+    return bytes;
   }
 
   /** A node that has at once what a task would rather have than what this one has. */

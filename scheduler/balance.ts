@@ -6,10 +6,15 @@
  * task has waited for too long all the same (the estimates are means, and the means may be of other tasks). Then only a
  * node that is as good as idle will do, since the estimate of the others is worth as little.
  *
+ * A task that could start here at once, but whose large arguments lie elsewhere, goes to where they are if bringing them
+ * would take longer.
+ *
  * The same code decides in a node (`node/cluster.ts`) and in the simulator. Pure: no clock, no sockets.
  *
  * @module
  */
+
+import { BANDWIDTH } from "./global.ts";
 
 /** What waits on a node for its isolates. */
 export interface Backlog {
@@ -46,6 +51,17 @@ export function spillLimitMs({ queued, waitedMs, meanMs, lanes }: Backlog): numb
   const waitMs = queued / lanes * meanMs;
   if (waitMs > SPILL_WAIT_MS) return waitMs;
   return waitedMs > SPILL_WAIT_MS ? IDLE_ONLY_MS : 0;
+}
+
+/**
+ * How soon a task must start elsewhere for it to go where its arguments are, rather than wait here for them to be brought;
+ * in milliseconds. 0 while bringing them is no reason to.
+ *
+ * @param missingBytes Bytes of its arguments that are not here.
+ */
+export function farLimitMs({ queued, meanMs, lanes }: Backlog, missingBytes: number): number {
+  const bringMs = missingBytes / BANDWIDTH;
+  return bringMs > SPILL_WAIT_MS ? bringMs + queued / lanes * meanMs : 0;
 }
 
 /** Gives waiting tasks to nodes where they start sooner, until there is no reason to, or no such node. */

@@ -6,6 +6,9 @@
  * there that it lacks. It keeps nothing that cannot be told anew: any number may run, each on reports of its own age. Here
  * every node runs one, so that passing a task up costs no message, and scheduling goes on while the head is away.
  *
+ * Of nodes that are equally good the first is chosen, and each node looks at the others in an order of its own: from its
+ * own id on, and round. If all looked at them in the same order, all would choose the same one between two reports.
+ *
  * Reports are some tens of milliseconds old, and all nodes would rush to the one that was idle then. So what this node
  * itself sent lately is counted on top of the reports, and each newly sent task makes its target less attractive.
  *
@@ -55,13 +58,13 @@ export interface PlaceRequest {
 const REPORT_AGE_MS = 40;
 
 /** How fast arguments are taken to travel, in bytes a millisecond. */
-const BANDWIDTH = 1e6;
+export const BANDWIDTH = 1e6;
 
 /** What it costs to send a task to another node at all. */
 const HOP_MS = 1;
 
 interface View {
-  readonly node: NodeDescription;
+  node: NodeDescription;
   free: Record<string, number>;
   lasting: Readonly<Record<string, number>>;
   queued: number;
@@ -72,7 +75,29 @@ interface View {
 
 /** Chooses nodes. */
 export class GlobalScheduler {
+  readonly #self: TaskId;
   readonly #views = new Map<TaskId, View>();
+  /** The same, in the order in which this node looks at them. */
+  readonly #ring: View[] = [];
+
+  /** @param self The node that chooses. */
+  constructor(self: TaskId) {
+    this.#self = self;
+  }
+
+  /** Where in the ring a node is, or would be. */
+  #at(id: TaskId): number {
+    const behind = id > this.#self;
+    let low = 0, high = this.#ring.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      const other = this.#ring[middle]!.node.id;
+      const before = other > this.#self === behind ? other < id : other > this.#self;
+      if (before) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
 
   /** The nodes that are known. */
   nodes(): NodeDescription[] {
@@ -83,22 +108,18 @@ export class GlobalScheduler {
   join(node: NodeDescription): void {
     const known = this.#views.get(node.id);
     if (known !== undefined) {
-      this.#views.set(node.id, { ...known, node });
+      known.node = node;
       return;
     }
-    this.#views.set(node.id, {
-      node,
-      free: { ...node.resources },
-      lasting: node.resources,
-      queued: 0,
-      meanMs: 1,
-      sent: [],
-    });
+    const free = { ...node.resources };
+    const view: View = { node, free, lasting: node.resources, queued: 0, meanMs: 1, sent: [] };
+    this.#views.set(node.id, view);
+    this.#ring.splice(this.#at(node.id), 0, view);
   }
 
   /** A node is gone. */
   leave(id: TaskId): void {
-    this.#views.delete(id);
+    if (this.#views.delete(id)) this.#ring.splice(this.#at(id), 1);
   }
 
   /** A node has reported how it is loaded. */
@@ -133,7 +154,8 @@ export class GlobalScheduler {
   place(request: PlaceRequest, now: number): TaskId | undefined {
     let best: View | undefined;
     let bestMs = request.betterThanMs;
-    for (const view of this.#views.values()) {
+    for (let i = 0; i < this.#ring.length; i++) {
+      const view = this.#ring[i]!;
       if (view.node.draining || !fits(request.demand, view.node.resources)) continue;
       if (request.eligible !== undefined && !request.eligible(view.node)) continue;
       const ms = waitOf(view, request) + HOP_MS + request.missingBytes(view.node.id) / BANDWIDTH;

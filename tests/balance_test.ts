@@ -5,7 +5,7 @@
  */
 
 import { assertEquals } from "@std/assert";
-import { type Backlog, balance, spillLimitMs } from "../scheduler/balance.ts";
+import { type Backlog, balance, farLimitMs, spillLimitMs } from "../scheduler/balance.ts";
 
 function backlog(given: Partial<Backlog>): Backlog {
   return { queued: 10, waitedMs: 0, meanMs: 1, lanes: 4, ...given };
@@ -42,4 +42,11 @@ Deno.test("balance gives the youngest away until the wait is short, or no node i
   };
   assertEquals(run(3), { given: [29, 28, 27], left: 27 });
   assertEquals(run(Infinity).left, 5);
+});
+
+Deno.test("farLimitMs sends a task to its arguments when bringing them takes longer than a short wait", () => {
+  const idle = { queued: 0, waitedMs: 0, meanMs: 1, lanes: 4 };
+  assertEquals(farLimitMs(idle, 1e6), 0);
+  assertEquals(farLimitMs(idle, 100e6), 100);
+  assertEquals(farLimitMs({ ...idle, queued: 8, meanMs: 10 }, 100e6), 120);
 });

@@ -10,6 +10,7 @@ import { type TaskId, taskIdFromBytes } from "../core/ids.ts";
 import { GlobalScheduler, type PlaceRequest } from "../scheduler/global.ts";
 
 const idOf = (n: number) => taskIdFromBytes(new Uint8Array(16).fill(n));
+const SELF = idOf(255);
 const CPU = 10_000;
 
 function request(given: Partial<PlaceRequest> = {}): PlaceRequest {
@@ -17,7 +18,7 @@ function request(given: Partial<PlaceRequest> = {}): PlaceRequest {
 }
 
 function cluster(cpus: readonly number[]): GlobalScheduler {
-  const scheduler = new GlobalScheduler();
+  const scheduler = new GlobalScheduler(SELF);
   cpus.forEach((n, i) => scheduler.join({ id: idOf(i), resources: { cpu: n * CPU }, labels: {} }));
   return scheduler;
 }
@@ -87,4 +88,26 @@ Deno.test("a report takes the place of what was sent long before it, and not of 
   assertEquals(scheduler.free(idOf(0)), { cpu: CPU }); // the report may be older than the task
   scheduler.report(idOf(0), { free: { cpu: 2 * CPU }, queued: 0, meanMs: 1 }, 1_000);
   assertEquals(scheduler.free(idOf(0)), { cpu: 2 * CPU });
+});
+
+Deno.test("each node looks at the others from its own id on, and round, whoever joins and leaves", () => {
+  fc.assert(
+    fc.property(
+      fc.nat(255),
+      fc.array(fc.record({ join: fc.boolean(), n: fc.nat(255) }), { maxLength: 40 }),
+      (self, changes) => {
+        const scheduler = new GlobalScheduler(idOf(self));
+        const there = new Set<number>();
+        for (const { join, n } of changes) {
+          if (join) scheduler.join({ id: idOf(n), resources: { cpu: 1000 * CPU }, labels: {} });
+          else scheduler.leave(idOf(n));
+          if (join) there.add(n);
+          else there.delete(n);
+        }
+        const behind = [...there].filter((n) => n > self), before = [...there].filter((n) => n <= self);
+        const order = [...behind.sort((a, b) => a - b), ...before.sort((a, b) => a - b)];
+        assertEquals(scheduler.place(request(), 0), order[0] === undefined ? undefined : idOf(order[0]));
+      },
+    ),
+  );
 });

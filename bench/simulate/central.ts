@@ -8,6 +8,7 @@
  * @module
  */
 
+import type { TaskId } from "../../core/ids.ts";
 import { GlobalScheduler } from "../../scheduler/global.ts";
 import type { Inbound, NodeWorld } from "./node.ts";
 import type { TaskSpec } from "./task.ts";
@@ -16,7 +17,7 @@ import type { TaskSpec } from "./task.ts";
 export class CentralScheduler {
   readonly #world: NodeWorld;
   readonly #decisionMs: number;
-  readonly #global = new GlobalScheduler();
+  readonly #global = new GlobalScheduler("" as TaskId);
   #inbox: Inbound[] = [];
   #busy = false;
   readonly #homeless: TaskSpec[] = [];

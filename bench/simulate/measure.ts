@@ -93,7 +93,7 @@ function idOf(n: number): TaskId {
 }
 
 function globalOf(nodes: number): GlobalScheduler {
-  const scheduler = new GlobalScheduler();
+  const scheduler = new GlobalScheduler(idOf(0));
   for (let i = 0; i < nodes; i++) {
     scheduler.join({ id: idOf(i), resources: { [CPU]: 8 * RESOURCE_UNIT }, labels: {} });
     scheduler.report(idOf(i), loadOf(i), 0);

@@ -12,7 +12,7 @@ import { assert } from "../../core/assert.ts";
 import type { TaskId } from "../../core/ids.ts";
 import { CPU, RESOURCE_UNIT } from "../../core/options.ts";
 import { unreachable } from "../../core/unreachable.ts";
-import { balance, type Balanced } from "../../scheduler/balance.ts";
+import { balance, type Balanced, farLimitMs } from "../../scheduler/balance.ts";
 import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../../scheduler/global.ts";
 import { LocalScheduler, type SchedulerEffect, type SchedulerEvent } from "../../scheduler/local.ts";
 import { ResourcePool } from "../../scheduler/resources.ts";
@@ -58,8 +58,6 @@ export interface NodeWorld {
   readonly central: number | undefined;
   /** Whether a place is chosen by where arguments are. */
   readonly locality: boolean;
-  /** Whether each node has met the others in an order of its own. */
-  readonly rotated: boolean;
   indexOf(id: TaskId): number;
   /** Sends messages to another node, or to the central scheduler. */
   deliver(to: number, messages: readonly Inbound[]): void;
@@ -347,8 +345,21 @@ export class SimNode implements IsolateHost {
       attempt.state = "delegated";
       this.#give(attempt, central);
     } else if (this.pool.couldEverFit(attempt.shape)) {
+      const far = this.#whereItsArgumentsAre(attempt);
+      if (far !== undefined) {
+        attempt.state = "delegated";
+        return this.#delegate(attempt, far);
+      }
       this.#step({ type: "ready", task: attempt, now: this.#world.timeline.now });
     } else this.#placeAbroad(attempt);
+  }
+
+  /** As `node/cluster.ts` does. */
+  #whereItsArgumentsAre(attempt: Attempt): number | undefined {
+    const { reads } = attempt.spec.draft;
+    if (reads === undefined || reads.home === this.index || !this.#world.locality) return undefined;
+    const limitMs = farLimitMs(this.#balanced.backlog(), reads.bytes);
+    return limitMs === 0 ? undefined : this.#place(attempt, limitMs);
   }
 
   #placeAbroad(attempt: Attempt): void {
@@ -375,10 +386,9 @@ export class SimNode implements IsolateHost {
   #globalNow(): GlobalScheduler {
     let global = this.#global;
     if (global === undefined) {
-      global = this.#global = new GlobalScheduler();
-      const { descriptions, rotated } = this.#world;
-      for (let i = 0; i < descriptions.length; i++) {
-        const node = rotated ? (this.index + i) % descriptions.length : i;
+      const { descriptions } = this.#world;
+      global = this.#global = new GlobalScheduler(descriptions[this.index]!.id);
+      for (let node = 0; node < descriptions.length; node++) {
         if (node !== this.index && !this.#down.has(node)) global.join(descriptions[node]!);
       }
     }

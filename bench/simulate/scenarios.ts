@@ -270,7 +270,7 @@ function mixed({ seed, nodesMax, clock }: Settings): Report {
   const load = 0.7;
   for (const nodes of [10, 50, 200].filter((nodes) => nodes <= nodesMax)) {
     for (const drivers of [nodes, 1]) {
-      for (const name of ["bottom-up", ROTATED, CENTRAL]) {
+      for (const name of ["bottom-up", CENTRAL]) {
         const machines = Array.from({ length: nodes }, (_, i): Record<string, number> => {
           return i % 5 === 0 ? { cpu: CPUS, gpu: 4 } : { cpu: CPUS };
         });
@@ -279,7 +279,6 @@ function mixed({ seed, nodesMax, clock }: Settings): Report {
           nodes: machines,
           warmMs: 1_000,
           clock,
-          rotated: name === ROTATED,
           ...name === CENTRAL ? { central: { decisionMs: 0 } } : {},
         });
         const plain = world.shape({ cpu: 1 }), gpu = world.shape({ cpu: 1, gpu: 1 });
@@ -379,7 +378,6 @@ function loss({ seed, nodesMax, clock }: Settings): Report {
 const EACH = "bottom-up, a driver on each node";
 const ONE = "bottom-up, one driver";
 const CENTRAL = "one central scheduler";
-const ROTATED = "bottom-up, each node its own order";
 const AWARE = "locality-aware, driver elsewhere";
 const UNAWARE = "unaware, driver elsewhere";
 const INSIDE = "driver on one of the two nodes";

@@ -34,8 +34,6 @@ export interface WorldOptions {
   readonly locality?: boolean;
   /** One scheduler for all instead of one a node, whose decisions take so much longer. */
   readonly central?: { readonly decisionMs: number };
-  /** Each node has met the others in an order of its own, those after it first; otherwise all in one order. */
-  readonly rotated?: boolean;
   /** Tasks submitted before this count for nothing that is measured. */
   readonly warmMs?: number;
   /** A clock, in milliseconds, to measure the machines with. */
@@ -93,7 +91,6 @@ export class World implements NodeWorld {
   readonly descriptions: readonly NodeDescription[];
   readonly central: number | undefined;
   readonly locality: boolean;
-  readonly rotated: boolean;
   readonly random: () => number;
   readonly nodes: readonly SimNode[];
   readonly shapes = new Shapes();
@@ -135,7 +132,6 @@ export class World implements NodeWorld {
     this.costs = { ...COSTS, ...options.costs };
     this.random = random(seed);
     this.locality = options.locality ?? true;
-    this.rotated = options.rotated ?? false;
     this.central = options.central === undefined ? undefined : nodes.length;
     this.specs = keep ? [] : undefined;
     this.#clock = options.clock;
