@@ -2,9 +2,9 @@
  * Kills a head with -9, again and again at random instants, and starts it again on its directory, while clients read,
  * write and swap keys of its control store. What they saw must be linearizable, and nothing acknowledged may be lost.
  *
- *     deno run -A tests/chaos/gcs_kill.ts [--kills 200] [--clients 4] [--seed 1]
+ *     deno run -A tests/chaos/gcs_kill.ts [--kills 200] [--clients 4] [--seed 1] [--porcupine]
  *
- * Needs the executable (bin/build). Prints one line, and ends with status 1 if anything was wrong.
+ * Needs the executable (bin/build). With `--porcupine`, that checker is asked as well (tests/chaos/porcupine.ts). Prints one line, and ends with status 1 if anything was wrong.
  *
  * @module
  */
@@ -15,6 +15,7 @@ import { taskIdFromBytes } from "../../core/ids.ts";
 import { ABSENT, GcsClient } from "../../gcs/client.ts";
 import { project, Running } from "../e2e/rayd.ts";
 import { linearizable, type Operation } from "../linearizable.ts";
+import { porcupine } from "./porcupine.ts";
 
 /** What a run has shown. */
 export interface GcsKillReport {
@@ -29,11 +30,13 @@ export interface GcsKillReport {
 /** Keys that are used at once. Each is left after a while, so that no history grows beyond what can be checked. */
 const KEYS = 8, OPERATIONS_A_KEY = 120;
 
-/** Runs the chaos. @param random Gives numbers from 0 to 1. */
+/** Runs the chaos. @param random Gives numbers from 0 to 1. @param judge Says which histories are linearizable. */
 export async function killHeads(
   kills: number,
   clients: number,
   random: () => number,
+  judge: (histories: readonly Operation[][]) => Promise<boolean[]> = (histories) =>
+    Promise.resolve(histories.map((history) => linearizable(history))),
 ): Promise<GcsKillReport> {
   using directory = project({});
   const env = { HOME: directory.path };
@@ -134,7 +137,8 @@ export async function killHeads(
   } finally {
     await head.kill("SIGTERM").catch(() => {});
   }
-  const wrong = [...histories].filter(([, history]) => !linearizable(history)).map(([key]) => key);
+  const verdicts = await judge([...histories.values()]);
+  const wrong = [...histories.keys()].filter((_, i) => !verdicts[i]);
   const operations = [...histories.values()].reduce((sum, history) => sum + history.length, 0);
   return { kills, operations, unknown, wrong };
 }
@@ -153,13 +157,18 @@ const text = (value: Uint8Array | undefined) =>
   value === undefined ? undefined : new TextDecoder().decode(value);
 
 if (import.meta.main) {
-  const args = parseArgs(Deno.args, { string: ["kills", "clients", "seed"] });
+  const args = parseArgs(Deno.args, { string: ["kills", "clients", "seed"], boolean: ["porcupine"] });
   let state = Number(args.seed ?? 1);
   const random = () => {
     state = Math.imul(state ^ state >>> 15, 0x2c1b3c6d) + 0x9e3779b9 | 0;
     return (state >>> 0) / 2 ** 32;
   };
-  const report = await killHeads(Number(args.kills ?? 200), Number(args.clients ?? 4), random);
+  const both = async (histories: readonly Operation[][]) => {
+    const theirs = await porcupine(histories);
+    return histories.map((history, i) => theirs[i]! && linearizable(history));
+  };
+  const judge = args.porcupine ? both : undefined;
+  const report = await killHeads(Number(args.kills ?? 200), Number(args.clients ?? 4), random, judge);
   const { kills, operations, unknown, wrong } = report;
   console.log(
     `${kills} kills, ${operations} operations (${unknown} unknown): ` +
