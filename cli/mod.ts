@@ -38,6 +38,10 @@ const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<C
   },
   token: { summary: "print the cluster's token", load: async () => (await import("./token.ts")).command },
   new: { summary: "make a new project", load: async () => (await import("./new.ts")).command },
+  bundle: {
+    summary: "print a script as one module",
+    load: async () => (await import("./bundle_script.ts")).command,
+  },
   version: { summary: "say which version this is", load: async () => (await import("./version.ts")).command },
 };
 

@@ -9,11 +9,9 @@
  */
 
 import { createHash } from "node:crypto";
-import { resolve } from "node:path";
 import { UsageError } from "../core/errors.ts";
 import { CODE } from "../core/messages.ts";
-import { extractAsset } from "../store/assets.ts";
-import { bundle, DRIVER_SYMBOL, MODULE_SYMBOL, RUNTIME_SYMBOL } from "./bundle.ts";
+import { DRIVER_SYMBOL, MODULE_SYMBOL, RUNTIME_SYMBOL } from "./bundle.ts";
 import { printFatal } from "./fatal.ts";
 import { ProjectError } from "./import_map.ts";
 import type { Published } from "../runtime/registry.ts";
@@ -21,6 +19,7 @@ import type { Command } from "./mod.ts";
 import { namelessModule } from "./nameless_module.ts";
 import { CommandLineError, complain, print } from "./output.ts";
 import { parseRunOptions, type RunOptions } from "./run_options.ts";
+import { bundleEntry, scriptPath } from "./script.ts";
 
 /** The command. */
 export const command: Command = {
@@ -82,29 +81,11 @@ Ends with the script's status; 130 after Ctrl-C.
   },
 };
 
-/** The script's real path. @throws {CommandLineError} If it is none that can be run. */
-function scriptPath(script: string): string {
-  const path = resolve(script);
-  let info: Deno.FileInfo;
-  try {
-    info = Deno.statSync(path);
-  } catch (error) {
-    const why = error instanceof Deno.errors.NotFound ? "there is no such file" : (error as Error).message;
-    throw new CommandLineError(`Cannot run ${script}: ${why}`);
-  }
-  if (info.isDirectory) {
-    throw new CommandLineError(`Cannot run ${script}: it is a directory. Name the file to run`);
-  }
-  return Deno.realPathSync(path);
-}
-
 /** Bundles the script, and gives the runtime what the bundle will ask it for. @returns The bundle's URL. */
 async function prepare(entry: string, options: RunOptions): Promise<string> {
-  if (Deno.build.standalone) Deno.env.set("ESBUILD_BINARY_PATH", extractAsset("esbuild", true));
   const runtime = await import("../runtime/mod.ts");
   const { enterModule, setBundle } = await import("../runtime/registry.ts");
-  const code = await bundle({ entry, exports: Object.keys(runtime), vendored });
-  if (Deno.build.standalone) Deno.env.delete("ESBUILD_BINARY_PATH");
+  const code = await bundleEntry(entry);
   const url = namelessModule(code);
   const globals = globalThis as Record<symbol, unknown>;
   globals[Symbol.for(RUNTIME_SYMBOL)] = runtime;
@@ -126,16 +107,6 @@ async function prepare(entry: string, options: RunOptions): Promise<string> {
   if (given) published.push(packEnvironment(env, directory));
   setBundle(`${CODE}${published.map(({ hash }) => hash).join("+")}`, published);
   return url;
-}
-
-/** The code of a package that the executable carries. */
-function vendored(name: string): string | undefined {
-  if (!/^[\w-]+$/.test(name)) return undefined;
-  try {
-    return Deno.readTextFileSync(new URL(`../dist/assets/vendor/${name}.mjs`, import.meta.url));
-  } catch {
-    return undefined;
-  }
 }
 
 async function shutDown(): Promise<void> {

@@ -22,7 +22,7 @@ import type { ActorTarget, Client } from "./client.ts";
 import { hostedContext } from "./executor.ts";
 import { entryOfHandle, Handle, makeHandle, packedDescription } from "./handle.ts";
 import { type Entry, type RefArguments, type RemoteResult } from "./ref.ts";
-import { callingModule, declare, loadUrl } from "./registry.ts";
+import { addressOf, callingModule, declare } from "./registry.ts";
 import { type AnyFunction, checkModule, isClass, type RefEach } from "./remote.ts";
 import { currentClient } from "./session.ts";
 
@@ -149,7 +149,7 @@ export function actor<C extends AnyActorClass>(
   checkModule(given, `actor ${name}`);
   const module = given ?? callingModule(`actor class "${name}"`);
   declare({ module, name, fn: ctor as unknown as (...args: unknown[]) => unknown });
-  return make(ctor, { load: loadUrl(module), module, name }, actorOptions);
+  return make(ctor, addressOf(module, name), actorOptions);
 }
 
 function make<C extends AnyActorClass>(

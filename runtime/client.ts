@@ -159,6 +159,8 @@ export class Client {
   node: TaskId | undefined;
 
   readonly #functions = new Map<string, number>();
+  /** The same by the address itself, which is faster to look up. */
+  readonly #functionsByAddress = new WeakMap<FunctionAddress, number>();
   readonly #settings = new Map<TaskSettings, number>();
   readonly #actors = new Map<ActorSettings, number>();
   /** Calls of actors that wait for their arguments to be stored: the last one of each. */
@@ -607,6 +609,8 @@ export class Client {
   }
 
   #defineFunction(address: FunctionAddress): number {
+    const known = this.#functionsByAddress.get(address);
+    if (known !== undefined) return known;
     const key = `${address.load}\n${address.module}\n${address.name}`;
     let index = this.#functions.get(key);
     if (index === undefined) {
@@ -614,6 +618,7 @@ export class Client {
       this.#functions.set(key, index);
       this.send({ type: "defineFunction", index, address });
     }
+    this.#functionsByAddress.set(address, index);
     return index;
   }
 

@@ -25,6 +25,7 @@ import { taskContext } from "./executor.ts";
 import { findNode } from "./attach.ts";
 import { bundleCodes, bundleUrl } from "./registry.ts";
 import { hostCommand, storeMemoryOf } from "./machine.ts";
+import { bundleProgram } from "./bundle_program.ts";
 import { clientIfAny, setAutoInit, setClient } from "./session.ts";
 
 /** Options of {@link init}. */
@@ -124,6 +125,7 @@ function start(options: InitOptions): Session {
     },
   });
   if (address) {
+    if (bundleCodes() === undefined) bundleProgram();
     const started = attach(client, address);
     started.catch((error) => client.end(asRaydError(error)));
     setClient(client);

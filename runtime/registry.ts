@@ -9,6 +9,7 @@
  */
 
 import { UsageError } from "../core/errors.ts";
+import type { FunctionAddress } from "../core/messages.ts";
 
 /** What a module declared. */
 export interface Declared {
@@ -77,6 +78,22 @@ export function isBuiltIn(load: string): boolean {
 /** The URL to import for what `module` declares. */
 export function loadUrl(module: string): string {
   return isBuiltIn(module) ? module : loading ?? bundle ?? module;
+}
+
+/**
+ * The address of what `module` declares under `name`. A program that was started from its sources may become a bundle
+ * when it joins a cluster: until then nothing is fixed.
+ */
+export function addressOf(module: string, name: string): FunctionAddress {
+  const load = loadUrl(module);
+  if (load !== module || isBuiltIn(load)) return { load, module, name };
+  return {
+    get load() {
+      return loadUrl(module);
+    },
+    module,
+    name,
+  };
 }
 
 /**

@@ -14,7 +14,8 @@ import {
   type TaskSettings,
 } from "../core/options.ts";
 import type { Ref, RefArguments, RemoteResult, ValueOf } from "./ref.ts";
-import { callingModule, declare, loadUrl } from "./registry.ts";
+import { addressOf, callingModule, declare } from "./registry.ts";
+import type { FunctionAddress } from "../core/messages.ts";
 import { currentClient } from "./session.ts";
 
 /** Any function that can be remote. */
@@ -101,7 +102,7 @@ export function remote<F extends AnyFunction>(fn: F, options: RemoteOptions = {}
   checkModule(given, name);
   const module = given ?? callingModule(`remote function "${name}"`);
   declare({ module, name, fn: fn as (...args: unknown[]) => unknown });
-  const address = { load: loadUrl(module), module, name };
+  const address = addressOf(module, name);
   // The function itself gets the methods: inside of its own body, its name means the function expression.
   return make(fn, fn, address, taskOptions);
 }
@@ -109,7 +110,7 @@ export function remote<F extends AnyFunction>(fn: F, options: RemoteOptions = {}
 function make<F extends AnyFunction>(
   fn: F,
   callable: AnyFunction,
-  address: { load: string; module: string; name: string },
+  address: FunctionAddress,
   options: TaskOptions,
 ): RemoteFunction<F> {
   const settings: TaskSettings = parseTaskOptions(options, address.name, isGenerator(fn));

@@ -526,6 +526,42 @@ if (import.meta.main) {
   assertEquals([wrong.code, wrong.stderr.includes("no such directory")], [2, true]);
 });
 
+Deno.test("a program that Deno runs from its sources joins a cluster as well", async () => {
+  await using cluster = await TestCluster.start(
+    FUNCTIONS + `
+if (import.meta.main) {
+  await using _ = await init();
+  const far = { resources: { far: 1 } };
+  print("tasks", await get([sum.options(far).remote(filled.remote(1000, 2)), tree.remote(2)]));
+  const counter = Counter.options(far).remote();
+  print("actors", await get([counter.add.remote(), adding.remote(counter, 2), counter.add.remote()]).then((all) => all[0]));
+}`,
+    ["--cpus", "1"],
+    ["--cpus", "1", "--resources", "far=2"],
+  );
+  const root = new URL("../../", import.meta.url).pathname;
+  const run = async (env: Record<string, string>) => {
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "-A",
+        "--no-check",
+        "--quiet",
+        "--config",
+        `${root}deno.json`,
+        `${cluster.directory.path}/main.ts`,
+      ],
+      env: { ...cluster.env, ...env },
+    }).output();
+    return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
+  };
+  const right = await run({ RAYD_EXECUTABLE: RAYD });
+  assertEquals(right.code, 0, right.stderr);
+  assertEquals(parse(right.stdout), { tasks: [2000, 4], actors: 1 });
+  const wrong = await run({ RAYD_EXECUTABLE: "/nowhere/rayd" });
+  assertEquals([wrong.code, wrong.stderr.includes("name it in RAYD_EXECUTABLE")], [1, true], wrong.stderr);
+});
+
 Deno.test("head and worker take their options from a file, and go to the background when they are up", async () => {
   using directory = project({
     "head.jsonc": `{ "cpus": 2, "store-memory": "64MB", "port": 0, "labels": { "zone": "a" } /* one */ }`,
