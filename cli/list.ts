@@ -9,13 +9,14 @@ import { parseArgs } from "@std/cli/parse-args";
 import { RaydError } from "../core/errors.ts";
 import type { ListTopic } from "../core/messages.ts";
 import type { Row } from "../node/listing.ts";
+import { EVENTS, readEvents } from "../node/events.ts";
 import { NODES, readRegistration } from "../node/registration.ts";
 import { connectCluster } from "./cluster_client.ts";
 import type { Command } from "./mod.ts";
 import { askNodes } from "./observe.ts";
 import { CommandLineError, complain, print, showTable } from "./output.ts";
 
-const KINDS: readonly (ListTopic | "nodes")[] = [
+const KINDS: readonly (ListTopic | "nodes" | "events")[] = [
   "nodes",
   "actors",
   "tasks",
@@ -23,6 +24,7 @@ const KINDS: readonly (ListTopic | "nodes")[] = [
   "jobs",
   "workers",
   "groups",
+  "events",
 ];
 
 const LIMIT_DEFAULT = 100;
@@ -67,10 +69,12 @@ Lists everything of one kind that a cluster has now, a row each, with the node t
       const file = parsed["token-file"] as string | undefined;
       const client = await connectCluster(parsed.address as string | undefined, file);
       const nodes = (await client.list(NODES)).map(({ value }) => readRegistration(value));
+      const stored = kind === "events" ? await client.list(EVENTS) : [];
       client.close();
-      const { rows, total, silent } = kind === "nodes"
-        ? { rows: nodes.map(nodeRow), total: nodes.length, silent: [] }
-        : await askNodes(nodes, kind as ListTopic, file);
+      const own = kind === "nodes" ? nodes.map(nodeRow) : kind === "events" ? eventRows(stored) : undefined;
+      const { rows, total, silent } = own === undefined
+        ? await askNodes(nodes, kind as ListTopic, file)
+        : { rows: own, total: own.length, silent: [] };
       const columns = new Set(rows.flatMap((row) => Object.keys(row)));
       for (const [name] of conditions) {
         if (rows.length > 0 && !columns.has(name)) {
@@ -105,6 +109,16 @@ function nodeRow(node: ReturnType<typeof readRegistration>): Row {
     pid: node.pid,
     started: new Date(node.startedAt).toISOString(),
   };
+}
+
+/** The newest first. */
+function eventRows(stored: readonly { readonly value: Uint8Array }[]): Row[] {
+  return stored.flatMap(({ value }) => readEvents(value)).sort((a, b) => b.at - a.at).map((event) => ({
+    time: new Date(event.at).toISOString(),
+    node: event.node,
+    level: event.level,
+    event: event.text,
+  }));
 }
 
 /** A table, without columns that nothing is in, and with ids cut short. */

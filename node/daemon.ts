@@ -19,6 +19,7 @@ import { ObjectStore } from "../store/object_store.ts";
 import { dialTcp, listenTcp, type TlsOptions } from "../transport/tcp.ts";
 import { CodeStore } from "./code.ts";
 import type { HostConfig, LogLevel } from "./config.ts";
+import { Events } from "./events.ts";
 import { isolateProcesses } from "./hosts.ts";
 import { Jobs } from "./jobs.ts";
 import { nodeLog } from "./log.ts";
@@ -82,12 +83,21 @@ export interface Daemon {
   readonly drainAsked: Promise<void>;
 }
 
+/** How long a node that ends waits for its last event to be written. */
+const LAST_WORD_MS = 200;
+
 /** How often connections that are missing are made. */
 const REDIAL_MS = 100;
 
 /** Starts a node. @throws {RaydError} If the cluster cannot be joined. */
 export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
-  const log = nodeLog(config.logLevel);
+  const startedClock = systemClock.now();
+  const wallClock = () => config.startedAt + systemClock.now() - startedClock;
+  const say = nodeLog(config.logLevel);
+  const log: typeof say = (level, message) => {
+    say(level, message);
+    if (level !== "info") events.add(level, message);
+  };
   const dial = (hostname: string, port: number) => dialTcp(hostname, port, systemClock, config.tls);
   const asked = Promise.withResolvers<void>();
   const running: { server?: NodeServer; registration?: NodeRegistration; jobs?: Jobs } = {};
@@ -116,6 +126,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       running.server?.cluster?.balance();
     },
   });
+  const events = new Events(gcs, config.id, systemClock, wallClock);
   const register = (node: NodeRegistration) => gcs.put(NODES + node.id, writeRegistration(node), ANY, true);
   await gcs.start();
   const hostname = config.hostname ?? localAddress;
@@ -129,8 +140,6 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const programs = Deno.listen({ transport: "unix", path: config.socket });
   const peers = listenTcp(hostname, 0, config.tls);
   const bulk = listenTcp(hostname, 0, config.tls);
-  const startedClock = systemClock.now();
-  const wallClock = () => config.startedAt + systemClock.now() - startedClock;
   const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
   const transfers = new Transfers({
@@ -215,6 +224,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     code,
     () => node.codeInUse(),
     config.role === "head",
+    wallClock,
   );
   let closed = false;
   serve(programs, (conn) => node.accept(conn));
@@ -249,6 +259,10 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     }
   };
   await register(registration);
+  events.add(
+    "info",
+    `${config.role} started at ${hostname}:${peers.port}, process ${Deno.pid}, rayd ${VERSION}`,
+  );
   await gcs.watch(NODES, (key, value) => {
     const id = key.slice(NODES.length);
     if (id === config.id) return;
@@ -282,6 +296,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     drainAsked: asked.promise,
     async drain(deadlineMs) {
       running.registration = { ...running.registration ?? registration, draining: true };
+      events.add("info", "it drains: it takes nothing new, and ends when what runs there has ended");
       // Without the control store nobody is told; then it is done when all has ended.
       await Promise.race([register(running.registration), node.drain(deadlineMs)]);
       await node.drain(deadlineMs);
@@ -295,6 +310,12 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       for (const listener of [programs, peers, bulk]) listener.close();
       transfers.close();
       node.close();
+      events.add("info", "it has ended");
+      // If the store is away, the node does not wait to be able to tell.
+      await Promise.race([
+        events.flush(),
+        new Promise<void>((resolve) => systemClock.after(LAST_WORD_MS, resolve)),
+      ]);
       gcs.close();
       await systemClock.turn();
     },

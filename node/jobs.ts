@@ -9,6 +9,7 @@ import type { Clock } from "../core/clock.ts";
 import { ANY, type GcsClient } from "../gcs/client.ts";
 import { CODES, type CodeStore, FUNCTIONS } from "./code.ts";
 import { CodeCollector } from "./code_collector.ts";
+import { EVENTS, EVENTS_KEPT_MS, readEvents } from "./events.ts";
 import { LINEAGE, lineageOf, NODES } from "./registration.ts";
 
 /** The prefix of running programs in the control store; the job's id follows. */
@@ -48,7 +49,7 @@ export class Jobs {
   /**
    * @param gcs The control store. @param node The node's id. @param clock For what is done again and again.
    * @param code The code of this node. @param inUse Hashes of that of its actors.
-   * @param collects Whether this node sees to what may go.
+   * @param collects Whether this node sees to what may go. @param wall The time, in milliseconds since 1970.
    */
   constructor(
     gcs: GcsClient,
@@ -57,6 +58,7 @@ export class Jobs {
     code: CodeStore,
     inUse: () => Iterable<string>,
     collects: boolean,
+    wall: () => number,
   ) {
     this.#gcs = gcs;
     this.#node = node;
@@ -79,8 +81,8 @@ export class Jobs {
     if (!collects) return;
     const collector = new CodeCollector();
     every(LINEAGE_MS, () => {
-      this.#collectLineage().catch(() => {
-        // The same.
+      Promise.all([this.#collectLineage(), this.#collectEvents(wall())]).catch(() => {
+        // The control store is away: next time.
       });
     });
     every(COLLECT_MS, () => {
@@ -130,6 +132,14 @@ export class Jobs {
     if (text === this.#uses) return;
     this.#uses = text;
     this.#gcs.put(USES + this.#node, json(hashes), ANY, true).catch(() => {});
+  }
+
+  /** Events of nodes that are gone are kept for a while. */
+  async #collectEvents(now: number): Promise<void> {
+    for (const { key, value, revision } of await this.#gcs.list(EVENTS)) {
+      const newest = readEvents(value).at(-1)?.at ?? 0;
+      if (now - newest > EVENTS_KEPT_MS) await this.#gcs.delete(key, revision);
+    }
   }
 
   /** Lineage that a node has left goes with the program whose tasks it is of. */

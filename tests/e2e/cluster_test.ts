@@ -197,6 +197,11 @@ if (import.meta.main) {
   await watching.printed("unicorn");
   await run.kill("SIGKILL");
   await watching.printed('"unmet":[]');
+  await cluster.nodes[1]!.kill("SIGTERM");
+  const events = (await list("events")).map(({ event }) => String(event));
+  assertEquals(events.filter((text) => /^(?:head|worker) started at/.test(text)).length, 2);
+  assertEquals(events.some((text) => text.startsWith("Task where waits")), true, events.join("\n"));
+  assertEquals(events.includes("it has ended"), true);
 });
 
 Deno.test("tasks and actors go where their labels, their node or their wish to be spread take them", async () => {
