@@ -48,6 +48,8 @@ export interface ClusterServices {
   readonly tasks: Map<TaskId, TaskRecord>;
   readonly clients: Map<number, Client>;
   now(): number;
+  /** Does something in a turn of its own, soon. */
+  soon(work: () => void): void;
   log(level: "info" | "warn" | "error", message: string): void;
   send(client: Client, message: Message): void;
   /** Whether the actor is one of this node's own. */
@@ -95,6 +97,9 @@ interface Remote {
   released: ObjectId[];
 }
 
+/** How many tasks are given away in one turn. */
+const GIVEN_TASKS_MAX = 500;
+
 /** How long a task would wait for a node that it prefers, in milliseconds. */
 const PREFERRED_WAIT_MS = 100;
 
@@ -116,6 +121,8 @@ export class Cluster {
   draining = false;
   readonly #introduced: ObjectId[] = [];
   readonly #balanced: Balanced<TaskRecord, Remote>;
+  /** There is more to give away, in the next turn. */
+  #balancing = false;
 
   /** @param node What the cluster needs of its node. */
   constructor(node: ClusterServices) {
@@ -435,8 +442,13 @@ export class Cluster {
 
   /** Gives waiting tasks to nodes where they start sooner. */
   balance(): void {
-    if (this.#byNode.size === 0) return;
-    balance(this.#balanced);
+    if (this.#byNode.size === 0 || this.#balancing) return;
+    this.#balancing = balance(this.#balanced, GIVEN_TASKS_MAX);
+    if (!this.#balancing) return;
+    this.#node.soon(() => {
+      this.#balancing = false;
+      this.balance();
+    });
   }
 
   #delegate(task: TaskRecord, remote: Remote): void {

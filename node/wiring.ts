@@ -77,6 +77,13 @@ export function clusterServices(node: NodeParts): ClusterServices {
     now: () => node.now(),
     log: options.log,
     send: (client, message) => node.send(client, message),
+    soon: (work) => {
+      node.clock.after(0, () => {
+        if (node.closed) return;
+        work();
+        node.flush();
+      });
+    },
     hasActor: (id) => node.actors.has(id),
     admit: (task) => submissions.admit(task),
     limitTime: (task) => submissions.limitTime(task),

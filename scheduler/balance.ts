@@ -64,17 +64,23 @@ export function farLimitMs({ queued, meanMs, lanes }: Backlog, missingBytes: num
   return bringMs > SPILL_WAIT_MS ? bringMs + queued / lanes * meanMs : 0;
 }
 
-/** Gives waiting tasks to nodes where they start sooner, until there is no reason to, or no such node. */
-export function balance<T, N>(node: Balanced<T, N>): void {
-  for (;;) {
+/**
+ * Gives waiting tasks to nodes where they start sooner, until there is no reason to, or no such node.
+ *
+ * @param most How many at most: with many nodes each takes a while, in which the node does nothing else.
+ * @returns Whether there may be more to give.
+ */
+export function balance<T, N>(node: Balanced<T, N>, most = Infinity): boolean {
+  for (let given = 0;; given++) {
+    if (given >= most) return true;
     const limitMs = spillLimitMs(node.backlog());
-    if (limitMs === 0) return;
+    if (limitMs === 0) return false;
     let target: N | undefined;
     const task = node.giveAway((task) => {
       target = node.place(task, limitMs);
       return target !== undefined;
     });
-    if (task === undefined) return;
+    if (task === undefined) return false;
     node.delegate(task, target!);
   }
 }

@@ -50,3 +50,17 @@ Deno.test("farLimitMs sends a task to its arguments when bringing them takes lon
   assertEquals(farLimitMs(idle, 100e6), 100);
   assertEquals(farLimitMs({ ...idle, queued: 8, meanMs: 10 }, 100e6), 120);
 });
+
+Deno.test("balance gives no more than it may, and says whether there may be more", () => {
+  let queued = 10;
+  const node = {
+    backlog: () => ({ queued, waitedMs: 100, meanMs: 100, lanes: 1 }),
+    giveAway: (accept: (task: number) => boolean) => queued > 0 && accept(queued) ? queued-- : undefined,
+    place: () => "there",
+    delegate: () => {},
+  };
+  assertEquals(balance(node, 4), true);
+  assertEquals(queued, 6);
+  assertEquals(balance(node), false);
+  assertEquals(queued, 0);
+});
