@@ -30,6 +30,12 @@ export function isBundleName(name: string): boolean {
   return NAME.test(name);
 }
 
+/** A name for people: a group by the beginning of its id. */
+export function showName(name: string): string {
+  const parts = NAME.exec(name);
+  return parts === null ? name : `${parts[1]}@${parts[2]!.slice(0, 8)}/${parts[3]}`;
+}
+
 /** The group and bundle that a demand is of; `undefined` if it is of none. */
 export function bundleOf(
   demand: Readonly<Record<string, number>>,

@@ -6,7 +6,7 @@
 
 import { type Duration, durationMs } from "./duration.ts";
 import { UsageError } from "./errors.ts";
-import { isBundleName, within } from "./bundles.ts";
+import { isBundleName, showName, within } from "./bundles.ts";
 import {
   type GroupHandle,
   parsePlacement,
@@ -327,7 +327,7 @@ export function parseDemand(
 
 /** Amounts for people: `{cpu: 2, gpu: 0.5}`. @param demand Amounts in units of 1/10000. */
 export function showDemand(demand: Readonly<Record<string, number>>): string {
-  const parts = Object.entries(demand).map(([name, units]) => `${name}: ${units / RESOURCE_UNIT}`);
+  const parts = Object.entries(demand).map(([name, units]) => `${showName(name)}: ${units / RESOURCE_UNIT}`);
   return `{${parts.join(", ")}}`;
 }
 

@@ -94,6 +94,7 @@ export interface ActorServices {
   /** In a cluster: names that hold in all of it. */
   readonly reserveName?: (namespace: string, name: string, actor: FoundActor) => Promise<boolean>;
   readonly releaseName?: (namespace: string, name: string, actor: TaskId) => void;
+  readonly releaseVirtual?: (actor: TaskId) => void;
   /** Finds an actor of another node, and holds it for the client. */
   readonly findName?: (client: Client, namespace: string, name: string) => Promise<FoundActor | undefined>;
 }
@@ -839,6 +840,7 @@ export class ActorServer {
     }
     actor.linked.clear();
     const id = actor.id as string as ObjectId;
+    if (settings.virtual) this.#node.releaseVirtual?.(actor.id);
     if (settings.virtual || settings.detached) directory.unuse(id);
     if (actor.released && this.#actors.get(actor.id) === actor) this.#actors.delete(actor.id);
   }

@@ -21,21 +21,14 @@ import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/
 import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
 import { bundleOf } from "../core/bundles.ts";
 import { groupGone } from "../core/groups.ts";
-import { CPU } from "../core/options.ts";
-import {
-  isPreferred,
-  mayRunOn,
-  type PlacedNode,
-  type Placement,
-  prefersSome,
-  showPlacement,
-} from "../core/placement.ts";
-import { type Backlog, balance, type Balanced, farLimitMs, IDLE_ONLY_MS } from "../scheduler/balance.ts";
-import { GlobalScheduler, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
+import { mayRunOn, type PlacedNode, type Placement, showPlacement } from "../core/placement.ts";
+import { type Backlog, balance, type Balanced, IDLE_ONLY_MS } from "../scheduler/balance.ts";
+import type { NodeDescription, NodeLoad } from "../scheduler/global.ts";
 import type { GroupNode } from "../scheduler/group_coordinator.ts";
-import { type ResourcePool, type Shape, showShape } from "../scheduler/resources.ts";
+import { type ResourcePool, showShape } from "../scheduler/resources.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
 import { refersTo } from "./outcomes.ts";
+import { lacking, Placing } from "./placing.ts";
 import { asksOnce, type Client } from "./peers.ts";
 import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
 
@@ -100,13 +93,10 @@ interface Remote {
 /** How many tasks are given away in one turn. */
 const GIVEN_TASKS_MAX = 500;
 
-/** How long a task would wait for a node that it prefers, in milliseconds. */
-const PREFERRED_WAIT_MS = 100;
-
 /** This node's dealings with others. */
 export class Cluster {
   readonly #node: ClusterServices;
-  readonly #global: GlobalScheduler;
+  readonly #placing: Placing;
   readonly #remotes = new Map<number, Remote>();
   readonly #byNode = new Map<TaskId, Remote>();
   /** Tasks that can never run here, and for which there is no node now. */
@@ -114,8 +104,6 @@ export class Cluster {
   /** Actors that can never be here, with what creates them elsewhere. */
   readonly #homelessActors = new Map<TaskRecord, (remote: Remote) => void>();
   readonly #touched = new Set<Remote>();
-  /** How many tasks of one kind each node was given, of those that are to be spread. */
-  readonly #spreadCounts = new Map<number, Map<TaskId, number>>();
   readonly #self: PlacedNode;
   /** This node is about to end: what it can give to others, it gives. */
   draining = false;
@@ -127,7 +115,7 @@ export class Cluster {
   /** @param node What the cluster needs of its node. */
   constructor(node: ClusterServices) {
     this.#node = node;
-    this.#global = new GlobalScheduler(node.id);
+    this.#placing = new Placing(node, (id) => this.#byNode.get(id)?.client.id);
     this.#self = { id: hex(node.id), labels: node.labels };
     this.#balanced = {
       backlog: () => node.backlog(),
@@ -158,7 +146,7 @@ export class Cluster {
     };
     this.#remotes.set(client.id, remote);
     this.#byNode.set(description.id, remote);
-    this.#global.join(description);
+    this.#placing.global.join(description);
     this.placeHomeless();
     this.balance();
     return true;
@@ -167,7 +155,7 @@ export class Cluster {
   /** A node's description has come, which a peer that connected first did not give. */
   describe(description: NodeDescription): void {
     if (!this.#byNode.has(description.id)) return;
-    this.#global.join(description);
+    this.#placing.global.join(description);
     this.placeHomeless();
     this.balance();
   }
@@ -178,7 +166,7 @@ export class Cluster {
     if (remote === undefined) return;
     this.#remotes.delete(client.id);
     this.#byNode.delete(remote.node);
-    this.#global.leave(remote.node);
+    this.#placing.global.leave(remote.node);
     const name = hex(remote.node).slice(0, 8);
     for (const task of remote.pending.values()) this.#retry(task, name);
     for (const { client: id, request } of remote.questions.values()) {
@@ -226,16 +214,16 @@ export class Cluster {
 
   /** The other nodes, and what of theirs is free. */
   nodes(): { readonly node: NodeDescription; readonly free: Readonly<Record<string, number>> }[] {
-    return this.#global.nodes().map((node) => ({ node, free: this.#global.free(node.id) }));
+    return this.#placing.global.nodes().map((node) => ({ node, free: this.#placing.global.free(node.id) }));
   }
 
   /** The other nodes that could have bundles. */
   groupNodes(): GroupNode[] {
-    return this.#global.nodes().filter(({ id, draining }) => !draining && this.#byNode.has(id))
+    return this.#placing.global.nodes().filter(({ id, draining }) => !draining && this.#byNode.has(id))
       .map(({ id, resources: total }) => ({
         id,
-        free: this.#global.free(id),
-        lasting: this.#global.lasting(id),
+        free: this.#placing.global.free(id),
+        lasting: this.#placing.global.lasting(id),
         total,
       }));
   }
@@ -252,7 +240,7 @@ export class Cluster {
 
   /** A node has reported how it is loaded. */
   report(id: TaskId, load: NodeLoad): void {
-    this.#global.report(id, load, this.#node.now());
+    this.#placing.global.report(id, load, this.#node.now());
   }
 
   // --- Giving tasks away --------------------------------------------------------------------------------------
@@ -268,15 +256,16 @@ export class Cluster {
     const { placement } = task.entry.settings;
     const here = this.mayRunHere(task);
     if (placement !== undefined) {
-      const target = placement.spread ? this.#spread(task, here) : this.#preferred(task, placement, here);
+      const target = this.#wished(task, placement, here);
       if (target === "here") return this.#node.ready(task);
       if (target !== undefined) return this.#delegate(task, target);
     }
     if (here) {
       const better = task.asked.alternatives.length > 1
-        ? this.#betterAlternative(task)
-        : this.#whereItsArgumentsAre(task);
-      return better === undefined ? this.#node.ready(task) : this.#delegate(task, better);
+        ? this.#placing.betterAlternative(task)
+        : this.#placing.whereItsArgumentsAre(task);
+      const target = better === undefined ? undefined : this.#byNode.get(better);
+      return target === undefined ? this.#node.ready(task) : this.#delegate(task, target);
     }
     const target = this.#place(task, Infinity);
     if (target !== undefined) return this.#delegate(task, target);
@@ -286,61 +275,18 @@ export class Cluster {
     this.#node.checkGroup(task);
   }
 
-  /** A node where a task would start sooner since it has what the task reads, and this one would have to bring it. */
-  #whereItsArgumentsAre(task: TaskRecord): Remote | undefined {
-    if (task.dependencies.length === 0) return undefined;
-    const limitMs = farLimitMs(this.#node.backlog(), this.#missingHere(task));
-    return limitMs === 0 ? undefined : this.#place(task, limitMs);
+  /** Where a task is to be by what it wishes, if there is such a node. @param here Whether it may be on this one. */
+  #wished(task: TaskRecord, placement: Placement, here: boolean): Remote | "here" | undefined {
+    const node = placement.spread
+      ? this.#placing.spread(task, here && !this.draining)
+      : this.#placing.preferred(task, placement, here);
+    if (node === undefined) return undefined;
+    return node === this.#node.id ? "here" : this.#byNode.get(node);
   }
 
-  /** Bytes of arguments that lie on other nodes only. */
-  #missingHere(task: TaskRecord): number {
-    let bytes = 0;
-    for (let i = 0; i < task.dependencies.length; i++) {
-      const record = this.#node.directory.get(task.dependencies[i]!);
-      if (record?.home === undefined || record.outcome?.kind !== "stored") continue;
-      if (!this.#node.isHere(record)) bytes += record.outcome.size;
-    }
-    return bytes;
-  }
-
-  /** A node that has at once what a task would rather have than what this one has. */
-  #betterAlternative(task: TaskRecord): Remote | undefined {
-    for (const shape of task.asked.alternatives) {
-      if (this.#node.pool.fits(shape)) return undefined;
-      const target = this.#placeShape(task, shape, IDLE_ONLY_MS);
-      if (target !== undefined) return target;
-    }
-    return undefined;
-  }
-
-  /** Of all nodes that may run a task, the one that was given the fewest such tasks for its size. */
-  #spread(task: TaskRecord, here: boolean): Remote | "here" | undefined {
-    const key = task.entry.index;
-    let counts = this.#spreadCounts.get(key);
-    if (counts === undefined) this.#spreadCounts.set(key, counts = new Map());
-    let best: TaskId | undefined;
-    let least = Infinity;
-    const consider = (id: TaskId, cpu: number) => {
-      const load = (counts.get(id) ?? 0) / Math.max(1, cpu);
-      if (load < least) [best, least] = [id, load];
-    };
-    if (here && !this.draining) consider(this.#node.id, this.#node.pool.total()[CPU] ?? 0);
-    for (const node of this.#global.nodes()) {
-      if (!node.draining && this.#byNode.has(node.id) && fitsNode(task, node)) {
-        consider(node.id, node.resources[CPU] ?? 0);
-      }
-    }
-    if (best === undefined) return undefined;
-    counts.set(best, (counts.get(best) ?? 0) + 1);
-    return best === this.#node.id ? "here" : this.#byNode.get(best);
-  }
-
-  /** A node that a task would rather be on, and that has room. */
-  #preferred(task: TaskRecord, placement: Placement, here: boolean): Remote | "here" | undefined {
-    if (!prefersSome(placement)) return undefined;
-    if (here && isPreferred(placement, this.#self)) return "here";
-    return this.#place(task, PREFERRED_WAIT_MS, (node) => isPreferred(placement, placedNode(node)));
+  #place(task: TaskRecord, betterThanMs: number): Remote | undefined {
+    const node = this.#placing.place(task, betterThanMs);
+    return node === undefined ? undefined : this.#byNode.get(node);
   }
 
   /** A task is not wanted any more. */
@@ -390,54 +336,6 @@ export class Cluster {
       ...Array.from(this.#homeless, of("task")),
       ...Array.from(this.#homelessActors.keys(), of("actor")),
     ];
-  }
-
-  /** Where a task goes: with the first alternative that a node has at once, or else the first that one has. */
-  #place(
-    task: TaskRecord,
-    betterThanMs: number,
-    eligible?: (node: NodeDescription) => boolean,
-  ): Remote | undefined {
-    const { alternatives } = task.asked;
-    if (alternatives.length > 1) {
-      for (const shape of alternatives) {
-        const target = this.#placeShape(task, shape, Math.min(betterThanMs, IDLE_ONLY_MS), eligible);
-        if (target !== undefined) return target;
-      }
-    }
-    for (let i = 0; i < alternatives.length; i++) {
-      const target = this.#placeShape(task, alternatives[i]!, betterThanMs, eligible);
-      if (target !== undefined) return target;
-    }
-    return undefined;
-  }
-
-  #placeShape(
-    task: TaskRecord,
-    shape: Shape,
-    betterThanMs: number,
-    eligible: (node: NodeDescription) => boolean = () => true,
-  ): Remote | undefined {
-    const { placement } = task.entry.settings;
-    const node = this.#global.place({
-      eligible: (node) =>
-        this.#byNode.has(node.id) && mayRunOn(placement, placedNode(node)) && eligible(node),
-      demand: shape.demand,
-      expectedMs: task.expectedMs(),
-      betterThanMs,
-      missingBytes: (node) => this.#missingBytes(task, node),
-    }, this.#node.now());
-    return node === undefined ? undefined : this.#byNode.get(node);
-  }
-
-  #missingBytes(task: TaskRecord, node: TaskId): number {
-    let bytes = task.args.kind === "stored" ? task.args.size : 0;
-    const there = this.#byNode.get(node)?.client.id;
-    for (let i = 0; i < task.dependencies.length; i++) {
-      const record = this.#node.directory.get(task.dependencies[i]!);
-      if (record?.outcome?.kind === "stored" && record.home !== there) bytes += record.outcome.size;
-    }
-    return bytes;
   }
 
   /** Gives waiting tasks to nodes where they start sooner. */
@@ -546,29 +444,7 @@ export class Cluster {
     if (target === "here") return false;
     task.results = [directory.add(id, client.id)];
     if (this.#node.admit(task) === undefined) return true;
-    const create = (remote: Remote) => {
-      this.#behalf(remote, task);
-      let index = remote.actorSettings.get(settings);
-      if (index === undefined) {
-        remote.actorSettings.set(settings, index = remote.actorSettings.size);
-        this.#node.send(remote.client, { type: "defineActor", index, settings });
-      }
-      const handle = this.#give(task, remote);
-      task.results![0]!.home = remote.client.id;
-      task.results![0]!.held = true;
-      const { parent, dependencies, args } = task;
-      this.#node.send(remote.client, {
-        type: "createActor",
-        handle,
-        task: task.id,
-        parent,
-        fn: fn.index,
-        settings: entry.index,
-        actor: index,
-        dependencies,
-        args,
-      });
-    };
+    const create = (remote: Remote) => this.#createAt(remote, task, settings);
     if (target !== undefined) create(target);
     else {
       this.#homelessActors.set(task, create);
@@ -578,13 +454,70 @@ export class Cluster {
     return true;
   }
 
+  #createAt(remote: Remote, task: TaskRecord, settings: ActorSettings): void {
+    this.#behalf(remote, task);
+    let index = remote.actorSettings.get(settings);
+    if (index === undefined) {
+      remote.actorSettings.set(settings, index = remote.actorSettings.size);
+      this.#node.send(remote.client, { type: "defineActor", index, settings });
+    }
+    const handle = this.#give(task, remote);
+    task.results![0]!.home = remote.client.id;
+    task.results![0]!.held = true;
+    const { parent, dependencies, args, fn, entry } = task;
+    this.#node.send(remote.client, {
+      type: "createActor",
+      handle,
+      task: task.id,
+      parent,
+      fn: fn.index,
+      settings: entry.index,
+      actor: index,
+      dependencies,
+      args,
+    });
+  }
+
+  /**
+   * Has an actor of `get(key)` made, or found, on the node that has it.
+   *
+   * @param node Not this one; `undefined` if it cannot be told which.
+   */
+  createVirtual(
+    node: TaskId | undefined,
+    client: Client,
+    message: Extract<ToNode, { type: "createActor" }>,
+    fn: FunctionEntry,
+    entry: SettingsEntry,
+    settings: ActorSettings,
+    job: TaskId,
+  ): void {
+    const { directory } = this.#node;
+    const id = message.task as string as ObjectId;
+    const task = new TaskRecord(message, job, fn, entry, client.id);
+    task.results = [directory.declare(id, client.id)];
+    if (this.#node.admit(task) === undefined) return;
+    const remote = node === undefined ? undefined : this.#byNode.get(node);
+    if (remote !== undefined) return this.#createAt(remote, task, settings);
+    const why = node === undefined
+      ? "which node has it cannot be asked, as the control store is away"
+      : `it is on node ${hex(node).slice(0, 8)}, to which there is no connection now`;
+    this.#node.fail(
+      task,
+      new ActorUnavailableError(`Actor ${settings.label} cannot be had: ${why}. Try again later`),
+    );
+  }
+
+  /** The node that an actor is known to be on, if it is another one. */
+  homeNode(actor: TaskId): TaskId | undefined {
+    return this.#homeOf(actor as string as ObjectId)?.node;
+  }
+
   /** Where an actor goes; `undefined` while no node can have it. */
   #placeActor(task: TaskRecord, room: boolean, possible: boolean): Remote | "here" | undefined {
     const { placement } = task.entry.settings;
     if (placement !== undefined) {
-      const target = placement.spread
-        ? this.#spread(task, possible)
-        : this.#preferred(task, placement, possible);
+      const target = this.#wished(task, placement, possible);
       if (target !== undefined) return target;
     }
     if (room) return "here";
@@ -858,24 +791,6 @@ export class Cluster {
   jobEnded(job: TaskId): void {
     for (const { client } of this.#remotes.values()) this.#node.send(client, { type: "jobEnded", job });
   }
-}
-
-/** What a task asks for that no node has. */
-function lacking({ asked, entry }: TaskRecord): string {
-  return `it asks for ${showShape(asked)}${showPlacement(entry.settings.placement)}, and no node has that`;
-}
-
-function placedNode({ id, labels }: NodeDescription): PlacedNode {
-  return { id: hex(id), labels };
-}
-
-/** Whether a task may ever run on a node. */
-function fitsNode({ asked, entry }: TaskRecord, node: NodeDescription): boolean {
-  const fits = asked.alternatives.some(({ demand }) => {
-    for (const name in demand) if ((node.resources[name] ?? 0) < demand[name]!) return false;
-    return true;
-  });
-  return fits && mayRunOn(entry.settings.placement, placedNode(node));
 }
 
 const NOTHING = new Uint8Array(0);

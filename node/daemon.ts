@@ -352,6 +352,8 @@ function reportLoads(gcs: GcsClient, node: NodeServer, wallTime: () => number): 
 
 /** Names of actors, as the control store has them. */
 function names(gcs: GcsClient, self: string) {
+  const virtualKey = (actor: TaskId) => `virtual/${hex(actor)}`;
+  const nodeOf = (value: Uint8Array) => taskIdFromHex(new TextDecoder().decode(value));
   const keyOf = (namespace: string, name: string) =>
     `name/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
   const entryOf = (bytes: Uint8Array) =>
@@ -368,6 +370,24 @@ function names(gcs: GcsClient, self: string) {
         await gcs.delete(key, entry.revision);
       }).catch(() => {
         // The node is ending: its names go with it.
+      });
+    },
+    async virtualHome(actor: TaskId): Promise<TaskId> {
+      const key = virtualKey(actor);
+      for (;;) {
+        const entry = await gcs.get(key);
+        if (entry !== undefined) return nodeOf(entry.value);
+        const mine = await gcs.put(key, new TextEncoder().encode(self), ABSENT, true);
+        if (mine !== undefined) return taskIdFromHex(self);
+      }
+    },
+    releaseVirtual(actor: TaskId): void {
+      const key = virtualKey(actor);
+      gcs.get(key).then(async (entry) => {
+        if (entry === undefined || hex(nodeOf(entry.value)) !== self) return;
+        await gcs.delete(key, entry.revision);
+      }).catch(() => {
+        // The node is ending: its actors go with it.
       });
     },
     async findName(

@@ -71,6 +71,10 @@ export interface Abroad {
   reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean>;
   releaseName(namespace: string, name: string, actor: TaskId): void;
   findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
+  /** The node that has, or from now on is to have, an actor of `get(key)`: this one, if there is none yet. */
+  virtualHome(actor: TaskId): Promise<TaskId>;
+  /** Such an actor is not here any more. */
+  releaseVirtual(actor: TaskId): void;
   /** Tells the cluster of a placement group; without a record, that it is gone. Resolves when others can know. */
   recordGroup(id: string, record: string | undefined): Promise<void>;
   readGroup(id: string): Promise<string | undefined>;

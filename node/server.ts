@@ -11,7 +11,7 @@
  * @module
  */
 
-import { creationSettings } from "../core/actor_options.ts";
+import { type ActorSettings, creationSettings } from "../core/actor_options.ts";
 import { ProtocolError, type RaydError, TaskCancelledError } from "../core/errors.ts";
 import { hex, type ObjectId, type TaskId } from "../core/ids.ts";
 import { GREETING_BYTES_MAX, GREETING_MS_MAX, MESSAGE_BYTES_MAX } from "../core/limits.ts";
@@ -37,8 +37,12 @@ import { packError } from "./outcomes.ts";
 import { type NodeOptions, NodeParts } from "./parts.ts";
 import type { Client, Outlet } from "./peers.ts";
 import { answer, type NodeStats, stats } from "./questions.ts";
+import type { FunctionEntry } from "./tasks.ts";
 
 const DRAIN_LOOK_MS = 20;
+
+/** How long a client waits to be told which node has an actor. */
+const HOME_MS_MAX = 5_000;
 const NO_BYTES = new Uint8Array(0);
 
 /** One node. */
@@ -287,6 +291,10 @@ export class NodeServer {
   }
 
   #message(client: Client, message: ToNode): void {
+    if (client.held !== undefined) {
+      client.held.push(message);
+      return;
+    }
     if (client.role === undefined) {
       if (message.type !== "hello") throw new ProtocolError(`Cannot take "${message.type}" before "hello"`);
       return this.#hello(client, message);
@@ -378,6 +386,7 @@ export class NodeServer {
         if (settings === undefined) throw new ProtocolError(`No actor settings ${message.actor} are defined`);
         if (client.role === "peer") this.#introduce(client, message);
         else if (this.#node.cluster !== undefined && !this.#node.actors.has(message.task)) {
+          if (settings.virtual) return this.#createVirtual(client, message, fn, settings);
           if (client.role !== "driver" && this.#node.submissions.adopt(client, message)) return;
           const entry = this.#node.definitions.settings(creationSettings(settings.label, settings));
           const job = this.#node.programs.jobOf(client, message.parent);
@@ -454,6 +463,60 @@ export class NodeServer {
     }
   }
 
+  /**
+   * An actor of `get(key)` is one in the whole cluster: where it is, or that it is to be here, is asked of the control store
+   * before anything else of the client is looked at, so that order is kept.
+   */
+  #createVirtual(
+    client: Client,
+    message: Extract<ToNode, { type: "createActor" }>,
+    fn: FunctionEntry,
+    settings: ActorSettings,
+  ): void {
+    const { actors, definitions, options, programs } = this.#node;
+    const cluster = this.#node.cluster!;
+    const job = programs.jobOf(client, message.parent);
+    const entry = definitions.settings(creationSettings(settings.label, settings));
+    const at = (node: TaskId | undefined) => {
+      if (node !== options.id) cluster.createVirtual(node, client, message, fn, entry, settings, job);
+      else actors.create(client, message, fn, settings);
+    };
+    const known = cluster.homeNode(message.task);
+    if (known !== undefined) return at(known);
+    // What can never be here goes to where it can be, as other actors do.
+    if (!this.#node.pool.couldEverFit(entry.shape)) {
+      if (!cluster.createActor(client, message, fn, entry, settings, job)) at(options.id);
+      return;
+    }
+    const { promise: late, resolve } = Promise.withResolvers<undefined>();
+    const cancel = this.#node.clock.after(HOME_MS_MAX, () => resolve(undefined));
+    const home = Promise.race([options.abroad!.virtualHome(message.task), late]).finally(cancel);
+    this.#holdUntil(client, home, at, () => at(undefined));
+  }
+
+  /** Looks at nothing that a client says until something is known. */
+  #holdUntil<T>(
+    client: Client,
+    promise: Promise<T>,
+    then: (value: T) => void,
+    failed: (error: Error) => void,
+  ): void {
+    client.held ??= [];
+    const goOn = (first: () => void) => {
+      if (this.#node.closed || !this.#node.clients.has(client.id)) return;
+      const held = client.held ?? [];
+      client.held = undefined;
+      first();
+      for (const message of held) {
+        if (client.held !== undefined) (client.held as FromPeer[]).push(message);
+        else if (client.role === "peer") this.#peerMessage(client, message);
+        else this.#message(client, message as ToNode);
+      }
+      this.#drained();
+    };
+    promise.then((value) => goOn(() => then(value)), (error: Error) => goOn(() => failed(error)));
+  }
+
   /** What a peer's request refers to has its home there, if it is not known here. */
   #introduce(
     client: Client,
@@ -470,19 +533,15 @@ export class NodeServer {
     if (abroad === undefined || client.role !== "peer") return;
     const missing = publishedHashes(load).filter((hash) => !abroad.hasCode(hash));
     if (missing.length === 0) return;
-    client.held ??= [];
-    Promise.all(missing.map((hash) => abroad.fetchCode(hash))).then(() => {
-      const held = client.held ?? [];
-      client.held = undefined;
-      for (let i = 0; i < held.length && !this.#node.closed; i++) {
-        if (client.held !== undefined) (client.held as FromPeer[]).push(held[i]!);
-        else this.#peerMessage(client, held[i]!);
-      }
-      this.#drained();
-    }, (error: Error) => {
-      this.#node.options.log("error", `Code ${load} cannot be had: ${error.message}`);
-      client.channel.close();
-    });
+    this.#holdUntil(
+      client,
+      Promise.all(missing.map((hash) => abroad.fetchCode(hash))),
+      () => {},
+      (error) => {
+        this.#node.options.log("error", `Code ${load} cannot be had: ${error.message}`);
+        client.channel.close();
+      },
+    );
   }
 
   #hello(client: Client, hello: Extract<ToNode, { type: "hello" }>): void {

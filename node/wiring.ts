@@ -47,12 +47,15 @@ export function actorServices(node: NodeParts): ActorServices {
 }
 
 /** How names of actors hold in the whole cluster. */
-function names(node: NodeParts): Pick<ActorServices, "reserveName" | "releaseName" | "findName"> {
+function names(
+  node: NodeParts,
+): Pick<ActorServices, "reserveName" | "releaseName" | "releaseVirtual" | "findName"> {
   const { abroad } = node.options;
   if (abroad === undefined) return {};
   return {
     reserveName: abroad.reserveName,
     releaseName: abroad.releaseName,
+    releaseVirtual: abroad.releaseVirtual,
     findName: async (client, namespace, name) => {
       const found = await abroad.findName(namespace, name);
       if (found === undefined || !node.clients.has(client.id)) return undefined;

@@ -259,6 +259,42 @@ if (import.meta.main) for (const ref of [f.remote(), A.remote().g.remote()]) awa
   );
 });
 
+Deno.test("an actor of get(key) is one in the whole cluster, wherever it is asked for", async () => {
+  await using cluster = await TestCluster.start(
+    FUNCTIONS + `
+export const far = remote(async function far(key: string) {
+  const counter = Counter.get(key);
+  return [await get(counter.add.remote()), await get(counter.where.remote())] as const;
+});
+if (import.meta.main) {
+  await using _ = await init();
+  const there = { resources: { far: 1 } };
+  const here = await get(where.options({ resources: { near: 1 } }).remote());
+  const first = Counter.get("driver");
+  print("made by the driver", [await get(first.add.remote()), (await get(first.where.remote())) === here]);
+  const [count, node] = await get(far.options(there).remote("driver"));
+  print("found from afar", [count, node === here]);
+  const [one, other] = await get(far.options(there).remote("task"));
+  print("made afar", [one, other !== here]);
+  print("found by the driver", await get(Counter.get("task").add.remote()));
+  const many = await get([...Array.from({ length: 4 }, () => far.options(there).remote("race")), ...Array.from({ length: 4 }, () => Counter.get("race").add.remote())]);
+  print("made by many at once", many.map((value) => Array.isArray(value) ? value[0] : value).sort());
+  print("keys", await get(Array.from({ length: 50 }, (_, i) => Counter.get("k" + i).add.remote())).then((all) => all.every((n) => n === 1)));
+}`,
+    ["--cpus", "1", "--resources", "near=1"],
+    ["--cpus", "2", "--resources", "far=4"],
+  );
+  const env = { ...cluster.env, RAYD_NODE: /rayd head (\w+)/.exec(cluster.nodes[0]!.stdout)![1]! };
+  assertEquals(parse(await raydOutput(["run", "main.ts"], { cwd: cluster.directory.path, env })), {
+    "made by the driver": [1, true],
+    "found from afar": [2, true],
+    "made afar": [1, true],
+    "found by the driver": 2,
+    "made by many at once": [1, 2, 3, 4, 5, 6, 7, 8],
+    "keys": true,
+  });
+});
+
 Deno.test("tasks of a worker that is killed run elsewhere, and the script notices nothing", async () => {
   await using cluster = await TestCluster.start(
     FUNCTIONS + `
