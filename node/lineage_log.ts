@@ -56,9 +56,8 @@ export class LineageLog {
   readonly #batches = new Map<TaskId, Batch>();
   #open: Batch | undefined;
   #next = 1;
-  /** Batches that are being written, and when the oldest was begun. */
-  readonly #writing = new Map<Batch, number>();
-  #waiting: (() => void)[] = [];
+  /** Batches that are being written, oldest first: since when, and what resolves when they are, or cannot be. */
+  readonly #writing = new Map<Batch, { readonly since: number; readonly done: Promise<void> }>();
 
   /** @param table Where batches are kept. @param clock For when they are written. */
   constructor(table: LineageTable, clock: Clock) {
@@ -106,21 +105,23 @@ export class LineageLog {
     else if (batch === this.#open) this.#open = undefined; // nobody needs to know
   }
 
-  /** Whether others must not yet be told what they could conclude from records that are not durable. */
+  /**
+   * Whether others must not yet be told what they could conclude from records that are not durable. When the oldest has
+   * waited for too long, the control store is away, and nobody waits for it.
+   */
   get pending(): boolean {
-    if (this.#open !== undefined) return true;
-    for (const since of this.#writing.values()) return this.#clock.now() - since < HOLD_MS_MAX;
-    return false;
+    for (const { since } of this.#writing.values()) return this.#clock.now() - since < HOLD_MS_MAX;
+    return this.#open !== undefined;
   }
 
   /** Resolves when what was added so far is durable, or was waited for long enough. */
   async settled(): Promise<void> {
     if (this.#open !== undefined) this.#write(this.#open);
     if (!this.pending) return;
-    await new Promise<void>((resolve) => {
-      this.#waiting.push(resolve);
-      this.#clock.after(HOLD_MS_MAX, resolve);
-    });
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const cancel = this.#clock.after(HOLD_MS_MAX, resolve);
+    await Promise.race([Promise.all(Array.from(this.#writing.values(), ({ done }) => done)), late]);
+    cancel();
   }
 
   #begin(job: TaskId): Batch {
@@ -142,17 +143,13 @@ export class LineageLog {
 
   #write(batch: Batch): void {
     this.#open = undefined;
-    this.#writing.set(batch, this.#clock.now());
-    this.#table.put(batch.job, batch.number, batch.writer.bytes()).then(() => {
+    const done = this.#table.put(batch.job, batch.number, batch.writer.bytes()).then(() => {
       batch.durable = true;
       if (batch.live === 0) this.#table.delete(batch.job, batch.number);
     }, () => {
       // The node is ending.
-    }).finally(() => {
-      this.#writing.delete(batch);
-      if (this.#writing.size > 0) return;
-      for (const resolve of this.#waiting.splice(0)) resolve();
-    });
+    }).finally(() => this.#writing.delete(batch));
+    this.#writing.set(batch, { since: this.#clock.now(), done });
   }
 }
 

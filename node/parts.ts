@@ -169,6 +169,10 @@ export class NodeParts {
 
   /** Says something to a client, at the end of the turn. */
   send(client: Client, message: Message): void {
+    if (client.late !== undefined) {
+      client.late.push(message);
+      return;
+    }
     client.channel.send(message);
     if (!client.dirty) {
       client.dirty = true;
@@ -195,16 +199,26 @@ export class NodeParts {
     this.#dirty.length = 0;
   }
 
-  /** What other nodes are told waits until the lineage is durable that they could come to need. */
+  /**
+   * What other nodes are told waits until the lineage is durable that they could come to need; what they are told meanwhile
+   * waits for that which comes up meanwhile.
+   */
   #hold(log: LineageLog): void {
-    const held = this.#dirty.filter(({ role, channel }) => role === "peer" && !channel.held);
+    const held = this.#dirty.filter(({ role, late }) => role === "peer" && late === undefined);
     if (held.length === 0) return;
-    for (const { channel } of held) channel.held = true;
+    for (const client of held) {
+      client.channel.held = true;
+      client.late = [];
+    }
     log.settled().then(() => {
-      for (const { channel } of held) {
-        channel.held = false;
-        channel.flush();
+      for (const client of held) {
+        const late = client.late ?? [];
+        client.late = undefined;
+        client.channel.held = false;
+        client.channel.flush();
+        for (const message of late) this.send(client, message);
       }
+      this.flush();
     });
   }
 }

@@ -51,6 +51,8 @@ export interface Client {
   job: TaskId;
   /** Of a peer: the job's program itself asks, which is never run again. */
   behalfOfDriver: boolean;
+  /** Of a peer: what it is to be told once what waits for it was sent (`NodeParts`). */
+  late: Message[] | undefined;
   /** Of a peer: what it says while code is on its way that it refers to. */
   held: FromPeer[] | undefined;
   /** Undoes the end of its time to show the token. */

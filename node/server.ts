@@ -167,6 +167,7 @@ export class NodeServer {
       job: this.#node.options.id,
       behalfOfDriver: false,
       held: undefined,
+      late: undefined,
       cancelGreeting: () => {},
       storeClient: 0,
       isolate: undefined,

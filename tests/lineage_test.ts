@@ -158,14 +158,21 @@ Deno.test("LineageLog makes others wait until what it has is durable, but not fo
   assertEquals(fake.stored.size, 1, "it is written at once when somebody waits");
   await systemClock.turn();
   assertEquals(settled, false);
+  // What is added meanwhile is not waited for.
+  fake.log.add(makeTask(definitions, 9, [], []));
+  fake.writes.shift()!();
+  await systemClock.turn();
+  assertEquals([settled, fake.log.pending], [true, true]);
   await fake.end();
-  assertEquals([settled, fake.log.pending], [true, false]);
+  assertEquals(fake.log.pending, false);
   fake.log.add(makeTask(definitions, 2, [], []));
   settled = false;
   fake.log.settled().then(() => settled = true);
   fake.pass(HOLD_MS_MAX);
   await systemClock.turn();
   assertEquals([settled, fake.log.pending], [true, false]);
+  fake.log.add(makeTask(definitions, 3, [], []));
+  assertEquals(fake.log.pending, false, "the store is away: nobody waits for what comes now either");
   await fake.end();
 });
 
