@@ -45,6 +45,10 @@ export const adding = remote(async function adding(counter: ReturnType<typeof Co
   for (let i = 0; i < times; i++) last = await get(counter.add.remote());
   return last;
 });
+/** Waits until this node is connected to all of so many. */
+const together = async (count: number) => {
+  while ((await nodes()).length < count) await new Promise((resolve) => setTimeout(resolve, 10));
+};
 const print = (name: string, value: unknown) => console.log(name + ": " + JSON.stringify(value));
 `;
 
@@ -209,6 +213,7 @@ Deno.test("tasks and actors go where their labels, their node or their wish to b
     FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
+  await together(3);
   const zone = new Map((await nodes()).map(({ id, labels }) => [id, labels.zone]));
   const zones = async (ids: string[]) => [...new Set(ids.map((id) => zone.get(id)))].sort();
   const run = (options: object, n = 12) => get(Array.from({ length: n }, () => where.options(options).remote()));
@@ -268,6 +273,7 @@ export const far = remote(async function far(key: string) {
 });
 if (import.meta.main) {
   await using _ = await init();
+  await together(2);
   const there = { resources: { far: 1 } };
   const here = await get(where.options({ resources: { near: 1 } }).remote());
   const first = Counter.get("driver");

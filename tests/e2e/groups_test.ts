@@ -30,6 +30,7 @@ Deno.test("placement groups hold bundles on several nodes, and all of their node
     FUNCTIONS + `
 if (import.meta.main) {
   await using _ = await init();
+  while ((await nodes()).length < 3) await new Promise((resolve) => setTimeout(resolve, 10));
   const choice = where.options({ resources: [{ gpu: 1, cpu: 1 }, { cpu: 2 }] });
   print("alternatives", await get(choice.remote()) === await get(where.options({ cpus: 0, resources: { far: 1 } }).remote()));
   const [a, b, c] = await Promise.all([
