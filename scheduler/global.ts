@@ -79,6 +79,8 @@ export class GlobalScheduler {
   readonly #views = new Map<TaskId, View>();
   /** The same, in the order in which this node looks at them. */
   readonly #ring: View[] = [];
+  /** How many nodes the last place was chosen from: its price. */
+  looked = 0;
 
   /** @param self The node that chooses. */
   constructor(self: TaskId) {
@@ -154,7 +156,9 @@ export class GlobalScheduler {
   place(request: PlaceRequest, now: number): TaskId | undefined {
     let best: View | undefined;
     let bestMs = request.betterThanMs;
+    this.looked = 0;
     for (let i = 0; i < this.#ring.length; i++) {
+      this.looked++;
       const view = this.#ring[i]!;
       if (view.node.draining || !fits(request.demand, view.node.resources)) continue;
       if (request.eligible !== undefined && !request.eligible(view.node)) continue;
@@ -162,6 +166,7 @@ export class GlobalScheduler {
       if (ms >= bestMs) continue;
       best = view;
       bestMs = ms;
+      if (ms === HOP_MS) break; // no other one can be better
     }
     if (best === undefined) return undefined;
     charge(best, request.demand);

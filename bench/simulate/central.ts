@@ -49,7 +49,6 @@ export class CentralScheduler {
           this.#world.machines(() => this.#global.report(descriptions[node]!.id, load, timeline.now));
         }
       } else if (message.type === "delegate") {
-        us += costs.nodeStartUs * 2 + descriptions.length * costs.placeViewUs;
         const { spec } = message;
         const { shape, ms, reads } = spec.draft;
         const id = this.#world.machines(() =>
@@ -61,6 +60,7 @@ export class CentralScheduler {
               !locality || reads === undefined || descriptions[reads.home]!.id === node ? 0 : reads.bytes,
           }, timeline.now)
         );
+        us += costs.nodeStartUs * 2 + this.#global.looked * costs.placeViewUs;
         if (id === undefined) {
           this.#homeless.push(spec);
           continue;

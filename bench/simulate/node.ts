@@ -372,13 +372,13 @@ export class SimNode implements IsolateHost {
   #place(attempt: Attempt, limitMs: number): number | undefined {
     const { locality, timeline, costs, descriptions } = this.#world;
     const global = this.#globalNow();
-    this.#costUs += (descriptions.length - 1 - this.#down.size) * costs.placeViewUs;
     const id = global.place({
       demand: attempt.shape.demand,
       expectedMs: attempt.expectedMs(),
       betterThanMs: limitMs,
       missingBytes: locality ? missingBytesOf(attempt.spec, descriptions) : NO_BYTES,
     }, timeline.now);
+    this.#costUs += global.looked * costs.placeViewUs;
     return id === undefined ? undefined : this.#world.indexOf(id);
   }
 
