@@ -171,7 +171,8 @@ function fields(to: ByteWriter, m: ToGcs | FromGcs): void {
   }
 }
 
-function writeOperation(to: ByteWriter, operation: GcsOp): void {
+/** Appends an operation. */
+export function writeOperation(to: ByteWriter, operation: GcsOp): void {
   switch (operation.kind) {
     case "get":
       to.u8(0);
@@ -305,7 +306,8 @@ function fromGcs(from: ByteReader): FromGcs {
   }
 }
 
-function readOperation(from: ByteReader): GcsOp {
+/** Reads an operation. */
+export function readOperation(from: ByteReader): GcsOp {
   const kind = from.u8();
   switch (kind) {
     case 0:

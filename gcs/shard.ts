@@ -150,6 +150,11 @@ export class Shard {
     return [...this.#clients.keys()];
   }
 
+  /** Whether a client is remembered. */
+  remembers(client: TaskId): boolean {
+    return this.#clients.has(client);
+  }
+
   /** Remembers a client from now on, until it expires. @returns Whether it was remembered before. */
   remember(client: TaskId): boolean {
     if (this.#clients.has(client)) return true;
@@ -173,14 +178,7 @@ export class Shard {
       if (known > command.acknowledged) break;
       record.results.delete(known);
     }
-    if (sequence <= record.last) {
-      return record.results.get(sequence) ??
-        operations.map((operation): GcsResult =>
-          operation.kind === "get" || operation.kind === "list"
-            ? this.#read(operation)
-            : { kind: "done", revision: this.#revision }
-        );
-    }
+    if (sequence <= record.last) return this.again(command);
     record.last = sequence;
     this.#dirty.add(client);
     const conflict = operations.findIndex((operation) => this.#conflicts(operation));
@@ -196,6 +194,25 @@ export class Shard {
     );
     if (conditional) record.results.set(sequence, results);
     return results;
+  }
+
+  /** The number of a client's last command that was applied; 0 of one that is not remembered. */
+  lastOf(client: TaskId): number {
+    return this.#clients.get(client)?.last ?? 0;
+  }
+
+  /**
+   * The results of a command that was applied before, and nothing changes.
+   *
+   * A write without a condition says `done` with the present revision.
+   */
+  again({ client, sequence, operations }: GcsCommand): readonly GcsResult[] {
+    return this.#clients.get(client)?.results.get(sequence) ??
+      operations.map((operation): GcsResult =>
+        operation.kind === "get" || operation.kind === "list"
+          ? this.#read(operation)
+          : { kind: "done", revision: this.#revision }
+      );
   }
 
   /** A client is gone for good: what it held by lease goes, and what is remembered of it. */
@@ -364,6 +381,9 @@ function readClient(bytes: Uint8Array): ClientRecord {
   }
   return { last: numbers[0]!, results };
 }
+
+/** What a shard keeps beside its entries: names for {@link ShardStorage.scanMeta}, each or the prefix of some. */
+export const SHARD_META: readonly string[] = [REVISION, CLIENT];
 
 /** The shard that a key belongs to. FNV-1a, 32 bits. */
 export function shardOf(key: string, shards: number): number {

@@ -1,0 +1,300 @@
+/**
+ * A simulated member: the real machines around a disk that forgets, a clock that drifts, and a process that stops.
+ *
+ * An event takes effect as in a real process: the machines step, what they wrote is committed, and then what follows is
+ * done, one effect after another; a crash may come between any two of them.
+ *
+ * @module
+ */
+
+import type { MemberId } from "../../gcs/chain_config.ts";
+import type { MemberSend } from "../../gcs/chain_consensus.ts";
+import { ChainMaster, type MasterEvent } from "../../gcs/chain_master.ts";
+import type { ChainEntry, MemberMessage, ReplicaMessage } from "../../gcs/chain_messages.ts";
+import { ChainReplica, type ReplicaEffect, type ReplicaEvent } from "../../gcs/chain_replica.ts";
+import type { GcsCommand, GcsOp } from "../../gcs/shard.ts";
+import type { TaskId } from "../../core/ids.ts";
+import { DiskFull, SimDisk } from "./disk.ts";
+import type { FromStore, World } from "./world.ts";
+
+/** How often a member ticks, in its own milliseconds. */
+export const TICK_MS = 25;
+const SUSPECT_MS = 110, LEASE_MS = 90;
+
+type Envelope = MemberMessage | ReplicaMessage;
+
+/** One member. */
+export class SimMember {
+  readonly id: MemberId;
+  readonly #world: World;
+  readonly #disk = new SimDisk();
+  readonly #metaDisk = new SimDisk();
+  readonly #rate: number;
+  readonly #offset: number;
+  #incarnation = 0;
+  #master: ChainMaster | undefined;
+  #replica: ChainReplica | undefined;
+  /** What was applied, and is not committed to the disk. */
+  #applied: ChainEntry[] = [];
+  /** What waits while the process does not get to run. */
+  #waiting: (() => void)[] | undefined;
+
+  /** @param rate How fast its clock goes. @param offset What its clock shows at the beginning. */
+  constructor(id: MemberId, world: World, rate: number, offset: number) {
+    this.id = id;
+    this.#world = world;
+    this.#rate = rate;
+    this.#offset = offset;
+  }
+
+  /** Whether its process runs. */
+  get running(): boolean {
+    return this.#master !== undefined;
+  }
+
+  /** Of its process, or of the last one. */
+  get incarnation(): number {
+    return this.#incarnation;
+  }
+
+  get master(): ChainMaster | undefined {
+    return this.#master;
+  }
+
+  get replica(): ChainReplica | undefined {
+    return this.#replica;
+  }
+
+  /** Its state on disk, for comparison. */
+  state(): string {
+    return JSON.stringify(
+      this.#disk.scan("", "").map(([key, { value, revision }]) => [key, revision, [...value]]),
+    );
+  }
+
+  /** Starts its process. @param first How many members are the chain from the beginning, if this is one of them. */
+  start(first: readonly MemberId[] = []): void {
+    this.#incarnation++;
+    const { faults, plan } = this.#world;
+    this.#master = new ChainMaster({
+      member: this.id,
+      incarnation: this.#incarnation,
+      storage: this.#metaDisk,
+      known: plan.members.filter((id) => id !== this.id),
+      offers: true,
+      synced: () => this.#replica?.syncedEpoch ?? 0,
+      now: this.#clock(),
+      suspectMs: SUSPECT_MS,
+      leaseMs: LEASE_MS,
+      faults,
+    });
+    if (first.length > 0) {
+      this.#master.found({
+        epoch: 1,
+        chain: first,
+        joining: undefined,
+        acceptors: first,
+        replicas: plan.replicas,
+      });
+      this.#metaDisk.commit();
+    }
+    this.#open();
+    const run = this.#incarnation;
+    const tick = () => {
+      if (!this.running || run !== this.#incarnation) return;
+      this.#runs(() => {
+        this.#masterStep({ type: "tick" });
+        this.#replicaStep({ type: "tick" });
+      });
+      this.#world.time.after(TICK_MS / this.#rate, tick);
+    };
+    this.#world.time.after(this.#world.below(TICK_MS), tick);
+  }
+
+  /** Ends its process at this instant. */
+  crash(): void {
+    this.#master = this.#replica = undefined;
+    this.#waiting = undefined;
+    this.#disk.rollback();
+    this.#metaDisk.rollback();
+  }
+
+  /** The process does not get to run for a while. */
+  pause(ms: number): void {
+    if (this.#waiting !== undefined || !this.running) return;
+    const waiting: (() => void)[] = this.#waiting = [];
+    this.#world.time.after(ms, () => {
+      if (this.#waiting !== waiting) return;
+      this.#waiting = undefined;
+      for (const each of waiting) each();
+    });
+  }
+
+  /** Its disks take no more, or do again. */
+  fill(full: boolean): void {
+    this.#disk.full = this.#metaDisk.full = full;
+  }
+
+  /** A message has arrived. */
+  receive(from: MemberId, message: Envelope): void {
+    this.#runs(() => {
+      if (isOfReplica(message)) this.#replicaStep({ type: "message", from, message });
+      else this.#masterStep({ type: "message", from, message });
+    });
+  }
+
+  /** The process of another member has ended. */
+  seeDead(member: MemberId, incarnation: number): void {
+    this.#runs(() => this.#masterStep({ type: "dead", member, incarnation }));
+  }
+
+  /** A client asks for something. */
+  request(reply: (message: FromStore) => void, message: ToStore): void {
+    this.#runs(() => {
+      const { config } = this.#master!;
+      switch (message.type) {
+        case "write":
+          return this.#replicaStep({ type: "command", command: message.command });
+        case "read": {
+          const readable = this.#replica!.readable && this.#master!.leased(this.#clock());
+          return readable
+            ? reply({
+              type: "answer",
+              sequence: message.request,
+              results: this.#replica!.read(message.client, message.operations),
+            })
+            : reply({ type: "refused", sequence: message.request, config });
+        }
+        case "where":
+          return reply({ type: "config", config });
+        case "gone":
+          return this.#replicaStep({ type: "expire", client: message.client });
+      }
+    });
+  }
+
+  #runs(action: () => void): void {
+    if (!this.running) return;
+    if (this.#waiting === undefined) return action();
+    const run = this.#incarnation;
+    this.#waiting.push(() => {
+      if (this.running && run === this.#incarnation) this.#runs(action);
+    });
+  }
+
+  #clock(): number {
+    return this.#world.time.now * this.#rate + this.#offset;
+  }
+
+  #open(): void {
+    const { faults } = this.#world;
+    this.#replica = new ChainReplica({
+      member: this.id,
+      storage: this.#disk,
+      faults,
+      applied: (entry) => this.#applied.push(entry),
+      copyEntries: 2,
+    });
+    this.#configure();
+  }
+
+  #masterStep(event: MasterEvent): void {
+    const master = this.#master;
+    if (master === undefined) return;
+    const before = master.config?.epoch;
+    const sends = master.step(event, this.#clock());
+    try {
+      this.#metaDisk.commit();
+    } catch (error) {
+      return this.#failed(error);
+    }
+    if (this.#world.strikes(this)) return;
+    if (master.config?.epoch !== before) this.#configure();
+    for (const { to, message } of sends) this.#send(to, message);
+  }
+
+  #configure(): void {
+    const config = this.#master?.config;
+    if (config === undefined) return;
+    if (this.#world.checks.configured(this.id, config)) this.#world.changed(config);
+    this.#replicaStep({ type: "configure", config });
+  }
+
+  #replicaStep(event: ReplicaEvent): void {
+    const replica = this.#replica;
+    if (replica === undefined) return;
+    replica.step(event);
+    const effects = replica.settle();
+    const applied = this.#applied;
+    this.#applied = [];
+    try {
+      this.#disk.commit();
+    } catch (error) {
+      return this.#failed(error);
+    }
+    for (const entry of applied) this.#world.checks.applied(this.id, entry);
+    for (const effect of effects) {
+      if (this.#world.strikes(this)) return;
+      this.#perform(effect);
+    }
+  }
+
+  #perform(effect: ReplicaEffect): void {
+    switch (effect.type) {
+      case "send":
+        return this.#send(effect.to, effect.message);
+      case "answer":
+        return this.#world.answer(this.id, effect.client, {
+          type: "answer",
+          sequence: effect.sequence,
+          results: effect.results,
+        });
+      case "refused":
+        return this.#world.answer(this.id, effect.client, {
+          type: "refused",
+          sequence: effect.sequence,
+          config: this.#master?.config,
+        });
+      case "remembered":
+      case "changes":
+        return;
+    }
+  }
+
+  #send(to: MemberId, message: MemberSend["message"] | ReplicaMessage): void {
+    if (to === this.id) this.receive(this.id, message);
+    else this.#world.send(this.id, to, message);
+  }
+
+  /** The disk did not take it: what is in memory is worth nothing, so the process starts again. */
+  #failed(error: unknown): void {
+    if (!(error instanceof DiskFull)) throw error;
+    this.#world.crash(this);
+  }
+}
+
+/** From a client. */
+export type ToStore =
+  | { readonly type: "write"; readonly command: GcsCommand }
+  | {
+    readonly type: "read";
+    readonly client: TaskId;
+    readonly request: number;
+    readonly operations: readonly GcsOp[];
+  }
+  | { readonly type: "where" }
+  | { readonly type: "gone"; readonly client: TaskId };
+
+function isOfReplica(message: Envelope): message is ReplicaMessage {
+  switch (message.type) {
+    case "position":
+    case "probe":
+    case "forward":
+    case "ack":
+    case "chunk":
+    case "taken":
+      return true;
+    default:
+      return false;
+  }
+}

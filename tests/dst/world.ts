@@ -1,0 +1,336 @@
+/**
+ * A simulated control store: members with the real machines, clients, a network that loses, doubles, delays and cuts, and
+ * a fate that crashes, pauses and fills disks. All of it is drawn from one seed.
+ *
+ * After a time of trouble everything heals; then everybody has to be done within a deadline.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { random } from "../../bench/simulate/random.ts";
+import type { TaskId } from "../../core/ids.ts";
+import type { ChainConfig, MemberId } from "../../gcs/chain_config.ts";
+import { type ChainFault, NO_FAULTS } from "../../gcs/chain_faults.ts";
+import type { MemberMessage, ReplicaMessage } from "../../gcs/chain_messages.ts";
+import type { GcsResult } from "../../gcs/shard.ts";
+import { Checks } from "./checks.ts";
+import { SimClient } from "./client.ts";
+import { SimMember, type ToStore } from "./member.ts";
+import { Timeline } from "./timeline.ts";
+
+/** To a client. */
+export type FromStore =
+  | { readonly type: "answer"; readonly sequence: number; readonly results: readonly GcsResult[] }
+  | { readonly type: "refused"; readonly sequence: number; readonly config: ChainConfig | undefined }
+  | { readonly type: "config"; readonly config: ChainConfig | undefined };
+
+/** What a run is. */
+export interface Plan {
+  readonly members: readonly MemberId[];
+  readonly replicas: number;
+  readonly clients: number;
+  readonly operations: number;
+  /** How long there is trouble. */
+  readonly troubleMs: number;
+  /** How often something happens to somebody. */
+  readonly everyMs: number;
+  readonly loss: number;
+  readonly doubles: number;
+  readonly delayMs: number;
+  readonly strikes: number;
+  /** How many messages are late, and by how much at most. */
+  readonly late: number;
+  readonly lateMs: number;
+  /** What a tail is told of changes and receipts is late, though what it is sent to keep is not. */
+  readonly tailLate: boolean;
+  /** How many reads go to whoever. */
+  readonly astray: number;
+  /** How long a client waits at most before it does something else. */
+  readonly thinkMs: number;
+}
+
+/** What came of a run. */
+export interface Outcome {
+  readonly seed: number;
+  /** The same for the same seed. */
+  readonly hash: string;
+  readonly virtualMs: number;
+  readonly events: number;
+  readonly committed: number;
+  readonly epochs: number;
+  readonly crashes: number;
+  readonly longestMs: number;
+}
+
+/** Who is not healed and done after so long never will be. */
+const HEALED_MS_MAX = 20_000;
+
+const TAIL_LATE: ReadonlySet<string> = new Set(["ack", "decided", "position", "prepare", "accept"]);
+
+/** One run. */
+export class World {
+  readonly plan: Plan;
+  readonly faults: ReadonlySet<ChainFault>;
+  readonly time = new Timeline();
+  readonly checks = new Checks();
+  readonly chance: () => number;
+  readonly members: SimMember[] = [];
+  readonly clients: SimClient[] = [];
+  readonly keys = ["a", "b", "c"];
+  longestMs = 0;
+  #crashes = 0;
+  #healed = false;
+  readonly #seed: number;
+  readonly #cut = new Set<string>();
+  /** The last tail that a member joined behind. */
+  #tail: MemberId | undefined;
+
+  /** @param seed Decides everything. @param faults What is planted. @param troubleMs How long there is trouble. */
+  constructor(seed: number, faults: ReadonlySet<ChainFault> = NO_FAULTS, troubleMs?: number) {
+    this.#seed = seed;
+    this.faults = faults;
+    this.chance = random(seed * 7919 + 17);
+    this.plan = this.#draw(troubleMs);
+    this.plan.members.forEach((id) => {
+      this.members.push(new SimMember(id, this, 0.97 + this.chance() * 0.06, this.below(10_000)));
+    });
+    const chain = this.chance() < 0.4
+      ? this.plan.members.slice(0, 1)
+      : this.plan.members.slice(0, this.plan.replicas);
+    for (const member of this.members) member.start(chain.includes(member.id) ? chain : []);
+    for (let i = 0; i < this.plan.clients; i++) {
+      this.clients.push(new SimClient(`client-${i}`.padEnd(16) as TaskId, this, this.plan.operations));
+    }
+    this.#trouble();
+    this.time.after(this.plan.troubleMs, () => this.#heal());
+  }
+
+  /** Runs to the end. @throws {Error} If something that must hold does not. */
+  run(): Outcome {
+    const deadline = this.plan.troubleMs + HEALED_MS_MAX;
+    let settled = 0;
+    for (let step = 0; this.time.step(); step++) {
+      if (step % 64 !== 0 || !this.#healed) continue;
+      if (settled === 0 && this.#settled()) {
+        settled = 1;
+        for (const client of this.clients) client.readAll();
+      } else if (settled === 1 && this.#settled()) break;
+      assert(this.time.now < deadline, `not done ${HEALED_MS_MAX} ms after all was healed: ${this.#where()}`);
+    }
+    this.checks.finish();
+    const states = new Set(this.#chain().map((member) => member.state()));
+    assertEquals(states.size, 1, "the members of the chain differ");
+    return {
+      seed: this.#seed,
+      hash: this.time.hash,
+      virtualMs: this.time.now,
+      events: this.time.events,
+      committed: this.checks.length,
+      epochs: this.#config()?.epoch ?? 0,
+      crashes: this.#crashes,
+      longestMs: this.longestMs,
+    };
+  }
+
+  /** A whole number below `n`. */
+  below(n: number): number {
+    return Math.floor(this.chance() * n);
+  }
+
+  someMember(): MemberId {
+    return this.plan.members[this.below(this.plan.members.length)]!;
+  }
+
+  /** A message between members. */
+  send(from: MemberId, to: MemberId, message: MemberMessage | ReplicaMessage): void {
+    const deliver = () => this.members.find(({ id }) => id === to)?.receive(from, message);
+    const slow = this.plan.tailLate && !this.#healed && TAIL_LATE.has(message.type) && to === this.#tail;
+    if (slow && this.chance() < 0.7) this.time.after(this.below(80), () => this.#carry(from, to, deliver));
+    else this.#carry(from, to, deliver);
+  }
+
+  /** A message of a client. */
+  ask(client: SimClient, to: MemberId, message: ToStore): void {
+    const member = this.members.find(({ id }) => id === to)!;
+    const reply = (answer: FromStore) => this.#reply(to, client, answer);
+    this.#carry(client.id, to, () => {
+      // What comes on a connection ends with it: whoever lets a client expire has closed it.
+      if (!client.gone || message.type === "gone") member.request(reply, message);
+    });
+  }
+
+  /** A member answers a client's write. */
+  answer(from: MemberId, client: TaskId, message: FromStore): void {
+    const found = this.clients.find(({ id }) => id === client);
+    if (found !== undefined) this.#reply(from, found, message);
+  }
+
+  /** Whether fate ends the process of a member between two of its effects. */
+  strikes(member: SimMember): boolean {
+    if (this.#healed || this.chance() >= this.plan.strikes) return false;
+    this.crash(member);
+    return true;
+  }
+
+  /** There is a new configuration. While a member joins, now and then the tail hears nobody for a while. */
+  changed(config: ChainConfig): void {
+    if (config.joining !== undefined) this.#tail = config.chain.at(-1);
+    if (this.#healed || config.joining === undefined || this.chance() < 0.6) return;
+    const tail = config.chain.at(-1)!;
+    const forMs = 40 + this.below(120);
+    this.time.after(this.below(50), () => {
+      for (const { id } of this.members) {
+        if (id === tail || this.#healed) continue;
+        this.#cut.add(`${id}>${tail}`);
+        this.time.after(forMs, () => this.#cut.delete(`${id}>${tail}`));
+      }
+    });
+  }
+
+  /** A member's process ends, and starts again some time. */
+  crash(member: SimMember): void {
+    if (!member.running) return;
+    this.#crashes++;
+    const { incarnation } = member;
+    member.crash();
+    for (const other of this.members) {
+      if (other === member || this.chance() < 0.3 || this.#cut.has(`${member.id}>${other.id}`)) continue;
+      this.time.after(1 + this.below(20), () => other.seeDead(member.id, incarnation));
+    }
+    const awayMs = this.chance() < 0.5 ? this.below(60) : this.below(600);
+    this.time.after(awayMs, () => {
+      if (!member.running) member.start();
+    });
+  }
+
+  #draw(troubleMs: number | undefined): Plan {
+    const { chance } = this;
+    const replicas = chance() < 0.8 ? 3 : chance() < 0.5 ? 2 : 1;
+    const members = replicas + this.below(2) + (replicas === 1 ? 1 : 0);
+    return {
+      members: Array.from({ length: members }, (_, i) => `n${i}`),
+      replicas,
+      clients: 2 + this.below(2),
+      operations: 30 + this.below(40),
+      troubleMs: troubleMs ?? 600 + this.below(1400),
+      everyMs: 20 + this.below(80),
+      loss: chance() < 0.5 ? 0 : chance() * 0.1,
+      doubles: chance() < 0.5 ? 0 : chance() * 0.1,
+      delayMs: 1 + this.below(8),
+      strikes: chance() < 0.5 ? 0 : 0.002,
+      late: chance() < 0.5 ? 0.02 : 0.2,
+      lateMs: chance() < 0.5 ? 300 : 80,
+      tailLate: chance() < 0.25,
+      astray: chance() < 0.5 ? 0.1 : 0.6,
+      thinkMs: 1 + this.below(30),
+    };
+  }
+
+  /** What happens to members and links while there is trouble. */
+  #trouble(): void {
+    this.time.after(this.plan.everyMs * (0.5 + this.chance()), () => {
+      if (this.#healed) return;
+      const member = this.members[this.below(this.members.length)]!;
+      const kind = this.chance();
+      if (kind < 0.3) this.crash(member);
+      else if (kind < 0.45) member.pause(this.below(300));
+      else if (kind < 0.55) {
+        member.fill(true);
+        this.time.after(this.below(100), () => member.fill(false));
+      } else if (kind < 0.8) this.#cutSome(member);
+      else if (kind < 0.9) this.#cut.clear();
+      else if (this.chance() < 0.2) this.#loseClient();
+      this.#trouble();
+    });
+  }
+
+  /** Links to or from a member carry nothing for a while. */
+  #cutSome(member: SimMember): void {
+    const direction = this.below(3);
+    for (const other of this.members) {
+      if (other === member || this.chance() < 0.3) continue;
+      for (
+        const link of [`${member.id}>${other.id}`, `${other.id}>${member.id}`].slice(
+          direction === 1 ? 1 : 0,
+          direction === 0 ? 1 : 2,
+        )
+      ) {
+        this.#cut.add(link);
+        this.time.after(this.below(400), () => this.#cut.delete(link));
+      }
+    }
+  }
+
+  #loseClient(): void {
+    const client = this.clients[this.below(this.clients.length)]!;
+    client.leave();
+    const config = this.#config();
+    if (config !== undefined) this.ask(client, config.chain[0]!, { type: "gone", client: client.id });
+  }
+
+  #heal(): void {
+    this.#healed = true;
+    this.#cut.clear();
+    for (const member of this.members) {
+      member.fill(false);
+      if (!member.running) member.start();
+    }
+  }
+
+  #reply(from: MemberId, client: SimClient, message: FromStore): void {
+    this.#carry(from, client.id, () => client.receive(from, message));
+  }
+
+  #carry(from: string, to: string, deliver: () => void): void {
+    const { loss, doubles, delayMs, late, lateMs } = this.plan;
+    if (this.#healed) return this.time.after(this.chance() * delayMs, deliver);
+    if (this.#cut.has(`${from}>${to}`) || this.chance() < loss) return;
+    const copies = this.chance() < doubles ? 2 : 1;
+    for (let i = 0; i < copies; i++) {
+      const slow = this.chance() < late ? this.below(lateMs) : 0;
+      this.time.after(this.chance() * delayMs + slow, deliver);
+    }
+  }
+
+  /** The latest configuration that anybody knows. */
+  #config(): ChainConfig | undefined {
+    let latest: ChainConfig | undefined;
+    for (const { master } of this.members) {
+      const config = master?.config;
+      if (config !== undefined && config.epoch > (latest?.epoch ?? 0)) latest = config;
+    }
+    return latest;
+  }
+
+  #chain(): SimMember[] {
+    return this.#config()!.chain.map((id) => this.members.find((member) => member.id === id)!);
+  }
+
+  /** Everybody has what it asked for, and the chain is whole. */
+  #settled(): boolean {
+    if (!this.clients.every(({ done }) => done)) return false;
+    const config = this.#config();
+    if (config === undefined || config.joining !== undefined) return false;
+    if (config.chain.length !== Math.min(this.plan.replicas, this.members.length)) return false;
+    return this.#chain().every(({ master, replica }) =>
+      master?.config?.epoch === config.epoch && replica?.applied.seq === this.checks.length &&
+      replica.last.seq === this.checks.length
+    );
+  }
+
+  #where(): string {
+    return JSON.stringify({
+      config: this.#config(),
+      members: this.members.map(({ id, master, replica }) => ({
+        id,
+        epoch: master?.config?.epoch,
+        last: replica?.last.seq,
+        applied: replica?.applied.seq,
+        alive: master?.alive,
+      })),
+      clients: this.clients.map(({ id, done }) => `${id.trim()} ${done}`),
+      committed: this.checks.length,
+    });
+  }
+}
