@@ -8,7 +8,7 @@ import { systemClock } from "../core/clock.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
 import { GcsClient } from "../gcs/client.ts";
 import { readTls, readToken, tokenFile } from "../transport/credentials.ts";
-import { dialTcp } from "../transport/tcp.ts";
+import { dialTcp, splitAddress } from "../transport/tcp.ts";
 import { HEAD_PORT } from "./daemon.ts";
 import { parseAddress } from "./daemon_options.ts";
 
@@ -25,7 +25,10 @@ export async function connectCluster(
     id: taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
     token: readToken(file ?? tokenFile()),
     clock: systemClock,
-    connect: () => dialTcp(hostname, port, systemClock, tls),
+    connect: (member) => {
+      const to = member === undefined ? { hostname, port } : splitAddress(member);
+      return dialTcp(to.hostname, to.port, systemClock, tls);
+    },
     ...(loads === undefined ? {} : { loads }),
   });
   await client.start();

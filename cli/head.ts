@@ -4,12 +4,14 @@
  * @module
  */
 
-import { Worker } from "node:worker_threads";
 import { UsageError } from "../core/errors.ts";
-import type { GcsConfig, GcsReply } from "../gcs/config.ts";
+import { FOUNDER } from "../gcs/chain_config.ts";
+import { addressOf } from "../gcs/chain_links.ts";
+import type { GcsChainConfig, GcsConfig } from "../gcs/config.ts";
 import { nodeLog } from "../node/log.ts";
 import { lmdbAddon } from "../store/library.ts";
 import { readOrMakeToken, stateDirectory, tokenFile } from "../transport/credentials.ts";
+import { startControlStore } from "./control_store.ts";
 import { checkBind, HEAD_PORT, randomHex, startNode, untilSignal } from "./daemon.ts";
 import { DAEMON_HELP, parseDaemonOptions, parsePort, withoutDetach } from "./daemon_options.ts";
 import type { Command } from "./mod.ts";
@@ -26,10 +28,11 @@ Starts the first node of a cluster, which keeps the control store, and goes on u
   --port N               the port that workers and programs connect to (default: ${HEAD_PORT}; 0: any)
   --dir DIR              where the control store lies (default: ~/.rayd/head)
   --shards N             shards of a new control store (default: 4)
+  --replicas N           how many nodes keep the control store: with 3, any one may be lost (default: 1, this one alone)
 ${DAEMON_HELP}`,
 
   async run(args) {
-    const options = parseDaemonOptions("head", args, ["port", "dir", "shards"]);
+    const options = parseDaemonOptions("head", args, ["port", "dir", "shards", "replicas"]);
     if (options.detach) return await detach("head", withoutDetach(args));
     const hostname = options.host ?? "127.0.0.1";
     const file = options.tokenFile ?? tokenFile();
@@ -37,8 +40,9 @@ ${DAEMON_HELP}`,
       checkBind(hostname, options);
       const token = readOrMakeToken(randomHex(32), file);
       const port = parsePort(options.own.port ?? String(HEAD_PORT), "--port");
-      const gcs = await startGcs({
-        ...openDirectory(options.own.dir ?? `${stateDirectory()}/head`, options.own.shards),
+      const directory = options.own.dir ?? `${stateDirectory()}/head`;
+      const gcs = await startControlStore({
+        ...openDirectory(directory, options.own.shards, options.own.replicas),
         token,
         hostname,
         port,
@@ -49,7 +53,7 @@ ${DAEMON_HELP}`,
         hostname,
         port: gcs.port,
       });
-      const address = `${hostname.includes(":") ? `[${hostname}]` : hostname}:${gcs.port}`;
+      const address = addressOf(hostname, gcs.port);
       announceReady(
         `rayd head ${daemon.registration.id.slice(0, 8)} is up at ${address}\n\n` +
           `  join it:  rayd worker --address ${address}\n` +
@@ -69,15 +73,20 @@ ${DAEMON_HELP}`,
   },
 };
 
+/** What a control store's directory says of it. */
+interface Directory {
+  readonly cluster: string;
+  readonly shards: number;
+  readonly replicas?: number;
+}
+
 /** The control store's directory, made if need be; what it is is written in it. */
 function openDirectory(
   directory: string,
   shards: string | undefined,
-): Pick<GcsConfig, "directory" | "cluster" | "shards"> {
-  const wanted = Number(shards ?? SHARDS_DEFAULT);
-  if (!Number.isInteger(wanted) || wanted < 1 || wanted > SHARDS_MAX) {
-    throw new CommandLineError(`Cannot use --shards ${shards}: give a whole number from 1 to ${SHARDS_MAX}`);
-  }
+  replicas: string | undefined,
+): Pick<GcsConfig, "directory" | "cluster" | "shards" | "chain"> {
+  const wanted = wholeNumber("--shards", shards ?? String(SHARDS_DEFAULT), SHARDS_MAX);
   const file = `${directory}/cluster.json`;
   Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
   try {
@@ -87,53 +96,40 @@ function openDirectory(
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
   }
-  const found = JSON.parse(Deno.readTextFileSync(file)) as { cluster: string; shards: number };
+  const found = JSON.parse(Deno.readTextFileSync(file)) as Directory;
   if (shards !== undefined && found.shards !== wanted) {
     throw new UsageError(
       `Cannot use --shards ${wanted}: the control store in ${directory} has ${found.shards}, which cannot be changed`,
     );
   }
-  return { directory, cluster: found.cluster, shards: found.shards };
+  const count = replicas === undefined
+    ? found.replicas ?? 1
+    : wholeNumber("--replicas", replicas, REPLICAS_MAX);
+  if (count < (found.replicas ?? 1)) {
+    throw new UsageError(
+      `Cannot use --replicas ${count}: the control store in ${directory} has ${found.replicas} replicas, and cannot ` +
+        `have fewer`,
+    );
+  }
+  const chain = count === 1 ? undefined : asMember(file, found, count);
+  return { directory, cluster: found.cluster, shards: found.shards, chain };
+}
+
+/** The store as one of several members: the one that founded it. */
+function asMember(file: string, found: Directory, replicas: number): GcsChainConfig {
+  if (found.replicas !== replicas) {
+    Deno.writeTextFileSync(`${file}.new`, JSON.stringify({ ...found, replicas }));
+    Deno.renameSync(`${file}.new`, file);
+  }
+  return { member: FOUNDER, incarnation: Date.now(), replicas, founds: true, seeds: [] };
+}
+
+function wholeNumber(option: string, text: string, max: number): number {
+  const n = Number(text);
+  if (Number.isInteger(n) && n >= 1 && n <= max) return n;
+  throw new CommandLineError(`Cannot use ${option} ${text}: give a whole number from 1 to ${max}`);
 }
 
 const SHARDS_DEFAULT = 4;
 const SHARDS_MAX = 64;
-
-interface Gcs {
-  readonly port: number;
-  close(): Promise<void>;
-}
-
-function startGcs(
-  config: GcsConfig,
-  log: (level: "info" | "warn" | "error", message: string) => void,
-): Promise<Gcs> {
-  const worker = new Worker(new URL("../gcs/main.ts", import.meta.url));
-  const ended = Promise.withResolvers<void>();
-  return new Promise((resolve, reject) => {
-    worker.on("message", (reply: GcsReply) => {
-      switch (reply.type) {
-        case "ready":
-          return resolve({
-            port: reply.port,
-            async close() {
-              worker.postMessage("shutdown");
-              await ended.promise;
-              await worker.terminate();
-            },
-          });
-        case "failed":
-          return reject(new UsageError(`Cannot start the control store: ${reply.message}`));
-        case "ended":
-          return ended.resolve();
-        case "log":
-          return log(reply.level, reply.message);
-      }
-    });
-    worker.on(
-      "error",
-      (error: Error) => reject(new UsageError(`The control store failed: ${error.message}`)),
-    );
-    worker.postMessage(config);
-  });
-}
+const REPLICAS_MAX = 7;

@@ -2,6 +2,10 @@
  * A client of the global control store: reads and writes keys, watches prefixes, and comes back by itself when the
  * connection breaks.
  *
+ * A store may have several members, of which one takes writes and one answers reads. The client has a connection to each
+ * of them, and a *map* of who is who, which any of them tells, and tells anew whenever it changes. So when a member dies,
+ * the way to the one that takes its place is open already.
+ *
  * What was asked and not answered is asked again on the next connection, with the same sequence number, so that a write
  * takes effect once. A watch goes on from the revision that it has seen; where the store no longer knows what came since,
  * it sends all entries, and the watch tells its owner the difference: no gap, and no change twice.
@@ -14,7 +18,14 @@ import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
 import type { TaskId } from "../core/ids.ts";
 import { VERSION } from "../core/version.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
-import { decodeFromGcs, encodeGcs, type FromGcs, GCS_PROTOCOL, type ToGcs } from "./protocol.ts";
+import {
+  decodeFromGcs,
+  encodeGcs,
+  type FromGcs,
+  GCS_PROTOCOL,
+  type StoreMap,
+  type ToGcs,
+} from "./protocol.ts";
 import { ABSENT, ANY, type GcsEntry, type GcsOp, type GcsResult, shardOf } from "./shard.ts";
 
 export { ABSENT, ANY };
@@ -22,8 +33,8 @@ export type { GcsEntry };
 
 /** What a client is made of. */
 export interface GcsClientOptions {
-  /** Opens a connection to the store. */
-  readonly connect: () => Promise<ByteStream>;
+  /** Opens a connection to the store: to one of its members (HOST:PORT), or to where it was said to be. */
+  readonly connect: (address: string | undefined) => Promise<ByteStream>;
   readonly token: string;
   /** 16 random bytes: who this is, through all its connections. */
   readonly id: TaskId;
@@ -47,6 +58,19 @@ interface Pending {
   readonly reject: (error: RaydError) => void;
 }
 
+/** The connection to one member. */
+interface Link {
+  /** Empty: where the store was said to be. */
+  address: string;
+  channel: Channel<ToGcs, FromGcs> | undefined;
+  /** The member has answered. */
+  open: boolean;
+  /** Whether the head knew the client; unless it is no head, or has not said so. */
+  welcome: boolean | undefined;
+  retryMs: number;
+  cancelRetry: () => void;
+}
+
 interface Watch {
   readonly id: number;
   readonly prefix: string;
@@ -64,15 +88,17 @@ const RETRY_MS_MIN = 20, RETRY_MS_MAX = 500;
 /** A connection to the control store that mends itself. */
 export class GcsClient {
   readonly #options: GcsClientOptions;
-  #channel: Channel<ToGcs, FromGcs> | undefined;
-  #welcomed = false;
+  readonly #links = new Map<string, Link>();
+  #map: StoreMap | undefined;
+  /** The link that what was asked of the head has been sent over. */
+  #head: Link | undefined;
+  #tail: Link | undefined;
   #everWelcomed = false;
   #shards = 0;
   #cluster: TaskId | undefined;
   #started = Promise.withResolvers<void>();
   #closed: RaydError | undefined;
-  #retryMs = RETRY_MS_MIN;
-  #cancelRetry: () => void = () => {};
+  #askAgain: Set<number> | undefined;
   #nextRequest = 0;
   #nextWatch = 0;
   readonly #pending = new Map<number, Pending>();
@@ -89,7 +115,7 @@ export class GcsClient {
 
   /** Connects. @throws {UsageError} If the store refuses the client. @throws {DisconnectedError} If it cannot be reached. */
   async start(): Promise<void> {
-    await this.#connect(true);
+    await this.#connect(this.#link(""), true);
     await this.#started.promise;
   }
 
@@ -98,9 +124,19 @@ export class GcsClient {
     return this.#cluster;
   }
 
+  /** How many shards the store has, once connected. */
+  get shards(): number {
+    return this.#shards;
+  }
+
   /** Whether the store can be reached right now. */
   get connected(): boolean {
-    return this.#welcomed;
+    return this.#head !== undefined;
+  }
+
+  /** Who is who in the store, once connected. */
+  get map(): StoreMap | undefined {
+    return this.#map;
   }
 
   /** The entry of a key. */
@@ -204,32 +240,34 @@ export class GcsClient {
       ready: Promise.withResolvers(),
     };
     this.#watches.set(id, watch);
-    if (this.#welcomed) this.#openWatch(watch);
+    if (this.#tail !== undefined) this.#openWatch(this.#tail, watch);
     await watch.ready.promise;
     return () => {
-      if (this.#watches.delete(id) && this.#welcomed) this.#channel?.send({ type: "unwatch", watch: id });
+      if (this.#watches.delete(id)) this.#tail?.channel?.send({ type: "unwatch", watch: id });
     };
   }
 
   /** Reports how this node is loaded; as a sign of life, too. */
   reportLoad(load: Uint8Array): void {
     this.#lastLoad = load;
-    if (this.#welcomed) this.#channel?.send({ type: "load", load });
+    this.#head?.channel?.send({ type: "load", load });
   }
 
   /** Ends the connection. @param leave Whether leases go at once, rather than after the grace. */
   close(leave = true): void {
     if (this.#closed !== undefined) return;
-    if (leave && this.#welcomed) this.#channel?.send({ type: "goodbye" });
+    if (leave) this.#head?.channel?.send({ type: "goodbye" });
     this.#end(new DisconnectedError("The connection to the control store was closed"));
   }
 
   #end(error: RaydError): void {
     if (this.#closed !== undefined) return;
     this.#closed = error;
-    this.#welcomed = false;
-    this.#cancelRetry();
-    this.#channel?.finish();
+    this.#head = this.#tail = undefined;
+    for (const link of this.#links.values()) {
+      link.cancelRetry();
+      link.channel?.finish();
+    }
     this.#started.reject(error);
     for (const pending of this.#pending.values()) pending.reject(error);
     this.#pending.clear();
@@ -249,24 +287,48 @@ export class GcsClient {
       const pending = { shard, sequence, operations, resolve, reject };
       this.#pending.set(request, pending);
       if (sequence > 0) (this.#unanswered[shard] ??= new Set()).add(sequence);
-      if (this.#welcomed) this.#sendRequest(request, pending);
+      this.#sendRequest(request, pending);
     });
   }
 
+  /** Sends a request to whom it belongs, if that one can be reached; otherwise it is sent as soon as it can. */
   #sendRequest(request: number, { shard, sequence, operations }: Pending): void {
+    const link = sequence === 0 ? this.#tail : this.#head;
+    if (link === undefined) return;
     const oldest = this.#unanswered[shard]?.values().next().value;
     const acknowledged = oldest === undefined ? this.#sequences[shard] ?? 0 : oldest - 1;
-    this.#channel!.send({ type: "request", request, shard, sequence, acknowledged, operations });
+    link.channel!.send({ type: "request", request, shard, sequence, acknowledged, operations });
   }
 
-  #openWatch({ id, prefix, seen }: Watch): void {
-    seen.forEach((after, shard) => this.#channel!.send({ type: "watch", watch: id, shard, prefix, after }));
+  #openWatch(link: Link, { id, prefix, seen }: Watch): void {
+    seen.forEach((after, shard) => link.channel!.send({ type: "watch", watch: id, shard, prefix, after }));
   }
 
-  async #connect(first: boolean): Promise<void> {
+  #link(address: string): Link {
+    let link = this.#links.get(address);
+    if (link === undefined) {
+      link = {
+        address,
+        channel: undefined,
+        open: false,
+        welcome: undefined,
+        retryMs: RETRY_MS_MIN,
+        cancelRetry: () => {},
+      };
+      this.#links.set(address, link);
+    }
+    return link;
+  }
+
+  /** Whether the client still wants a connection to a member. */
+  #wants(link: Link): boolean {
+    return this.#closed === undefined && this.#links.get(link.address) === link;
+  }
+
+  async #connect(link: Link, first: boolean): Promise<void> {
     let stream: ByteStream;
     try {
-      stream = await this.#options.connect();
+      stream = await this.#options.connect(link.address === "" ? undefined : link.address);
     } catch (error) {
       const failure = error instanceof RaydError && !(error instanceof DisconnectedError)
         ? error
@@ -277,41 +339,54 @@ export class GcsClient {
         this.#end(failure);
         throw failure;
       }
-      return this.#retry();
+      return this.#retry(link);
     }
-    if (this.#closed !== undefined) return stream.close();
+    if (!this.#wants(link)) return stream.close();
     const channel = new Channel<ToGcs, FromGcs>(stream, decodeFromGcs, "microtask", encodeGcs);
-    this.#channel = channel;
+    link.channel = channel;
     channel.start({
-      message: (message) => this.#message(message),
-      closed: (error) => this.#lost(channel, error),
+      message: (message) => this.#message(link, message),
+      closed: (error) => this.#lost(link, channel, error),
     });
     const { token, id } = this.#options;
     channel.send({ type: "hello", protocol: GCS_PROTOCOL, version: VERSION, token, client: id });
   }
 
-  #lost(channel: Channel<ToGcs, FromGcs>, error: RaydError | undefined): void {
-    if (this.#channel !== channel || this.#closed !== undefined) return;
-    this.#channel = undefined;
-    this.#welcomed = false;
+  #lost(link: Link, channel: Channel<ToGcs, FromGcs>, error: RaydError | undefined): void {
+    if (link.channel !== channel || !this.#wants(link)) return;
+    link.channel = undefined;
+    link.open = false;
+    link.welcome = undefined;
+    if (this.#tail === link) this.#tail = undefined;
     const failure = error ?? new DisconnectedError("The control store closed the connection");
-    if (!this.#everWelcomed) return this.#end(failure);
-    this.#options.disconnected?.(failure);
-    this.#retry();
+    if (!this.#everWelcomed && this.#links.size === 1) return this.#end(failure);
+    if (this.#head === link) {
+      this.#head = undefined;
+      this.#options.disconnected?.(failure);
+    }
+    this.#retry(link);
   }
 
-  #retry(): void {
-    if (this.#closed !== undefined) return;
-    this.#cancelRetry = this.#options.clock.after(this.#retryMs, () => {
-      this.#connect(false);
+  #retry(link: Link): void {
+    if (!this.#wants(link)) return;
+    link.cancelRetry = this.#options.clock.after(link.retryMs, () => {
+      if (!this.#wants(link)) return;
+      this.#connect(link, false);
+      // If no member can be reached where it was, somebody may be where the store was said to be.
+      if (!this.#links.has("") && ![...this.#links.values()].some(({ open }) => open)) {
+        this.#connect(this.#link(""), false);
+      }
     });
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);
+    link.retryMs = Math.min(link.retryMs * 2, RETRY_MS_MAX);
   }
 
-  #message(message: FromGcs): void {
+  #message(link: Link, message: FromGcs): void {
     switch (message.type) {
+      case "map":
+        return this.#learn(link, message);
       case "welcome":
-        return this.#welcome(message);
+        link.welcome = message.known;
+        return this.#assign();
       case "refused": {
         return this.#end(new UsageError(`Cannot join the cluster: ${message.reason}`));
       }
@@ -322,24 +397,84 @@ export class GcsClient {
         if (pending.sequence > 0) this.#unanswered[pending.shard]?.delete(pending.sequence);
         return pending.resolve(message.results.map(owned));
       }
+      case "again":
+        return this.#again(message.request);
       case "changes":
-        return this.#changes(message);
+        // Of a former tail, they come again from the present one.
+        return link === this.#tail ? this.#changes(message) : undefined;
       case "loads":
         return this.#options.loads?.(message.loads);
     }
   }
 
-  #welcome({ cluster, shards, known }: Extract<FromGcs, { type: "welcome" }>): void {
-    if (this.#everWelcomed && (cluster !== this.#cluster || shards !== this.#shards)) {
+  /** A member has said who is who. */
+  #learn(link: Link, { cluster, shards, self, map }: Extract<FromGcs, { type: "map" }>): void {
+    if (this.#cluster !== undefined && (cluster !== this.#cluster || shards !== this.#shards)) {
       return this.#end(new UsageError("Cannot go on: the head that answers now belongs to another cluster"));
     }
-    const again = this.#everWelcomed;
     this.#cluster = cluster;
     this.#shards = shards;
-    this.#everWelcomed = this.#welcomed = true;
-    this.#retryMs = RETRY_MS_MIN;
-    if (this.#options.loads !== undefined) this.#channel!.send({ type: "follow" });
+    link.open = true;
+    link.retryMs = RETRY_MS_MIN;
+    if (link.address !== self) {
+      this.#links.delete(link.address);
+      const known = this.#links.get(self);
+      if (known?.open) return link.channel!.finish();
+      known?.cancelRetry();
+      known?.channel?.close();
+      link.address = self;
+      this.#links.set(self, link);
+    }
+    if (map.epoch >= (this.#map?.epoch ?? 0)) {
+      this.#map = map;
+      for (const address of map.members) {
+        if (!this.#links.has(address)) this.#connect(this.#link(address), false);
+      }
+      for (const [address, other] of [...this.#links]) {
+        if (
+          map.members.includes(address) || other === link && !map.members.some((each) => this.#isOpen(each))
+        ) continue;
+        this.#links.delete(address);
+        other.cancelRetry();
+        other.channel?.finish();
+      }
+    }
+    this.#assign();
+  }
+
+  #isOpen(address: string): boolean {
+    return this.#links.get(address)?.open === true;
+  }
+
+  /** What was asked goes to whom it belongs by the map, if that is another one, or the same once more. */
+  #assign(): void {
+    const { head, tail } = this.#map!;
+    const reads = this.#links.get(tail);
+    const nextTail = reads?.open ? reads : undefined;
+    if (nextTail !== this.#tail) {
+      this.#tail = nextTail;
+      if (nextTail !== undefined) {
+        for (const [request, pending] of this.#pending) {
+          if (pending.sequence === 0) this.#sendRequest(request, pending);
+        }
+        for (const watch of this.#watches.values()) this.#openWatch(nextTail, watch);
+      }
+    }
+    const writes = this.#links.get(head);
+    const nextHead = writes?.welcome === undefined ? undefined : writes;
+    if (nextHead === this.#head) return;
+    this.#head = nextHead;
+    // The one before may become the head again, and has to say anew what it knows then.
+    for (const link of this.#links.values()) if (link !== nextHead) link.welcome = undefined;
+    if (nextHead !== undefined) this.#welcomed(nextHead, nextHead.welcome!);
+  }
+
+  #welcomed(link: Link, known: boolean): void {
+    const again = this.#everWelcomed;
+    this.#everWelcomed = true;
+    if (this.#options.loads !== undefined) link.channel!.send({ type: "follow" });
     for (const [request, pending] of this.#pending) {
+      if (pending.sequence === 0) continue;
       const writes = pending.operations.some((operation) =>
         "expect" in operation && operation.expect !== ANY
       );
@@ -354,10 +489,23 @@ export class GcsClient {
         );
       } else this.#sendRequest(request, pending);
     }
-    for (const watch of this.#watches.values()) this.#openWatch(watch);
     if (this.#lastLoad !== undefined) this.reportLoad(this.#lastLoad);
     this.#started.resolve();
     this.#options.connected?.(known);
+  }
+
+  /** A request was not taken: it is sent again in a while, in order with others. */
+  #again(request: number): void {
+    if (this.#askAgain !== undefined) return void this.#askAgain.add(request);
+    this.#askAgain = new Set([request]);
+    this.#options.clock.after(RETRY_MS_MIN, () => {
+      const requests = this.#askAgain!;
+      this.#askAgain = undefined;
+      if (this.#closed !== undefined) return;
+      for (const [request, pending] of this.#pending) {
+        if (requests.has(request)) this.#sendRequest(request, pending);
+      }
+    });
   }
 
   #changes(message: Extract<FromGcs, { type: "changes" }>): void {

@@ -21,8 +21,24 @@ export interface GcsConfig {
   /** 0 for any. */
   readonly port: number;
   readonly tls: TlsOptions | undefined;
+  /** The member of the replicated store that this is, if it is one. */
+  readonly chain: GcsChainConfig | undefined;
   /** The native part of lmdb, where it cannot be found by itself: in the executable. */
   readonly addon: string | undefined;
+}
+
+/** To a member of a replicated store. */
+export interface GcsChainConfig {
+  /** 32 hexadecimal digits, which stay with the directory. */
+  readonly member: string;
+  /** A number above those of all earlier runs on the directory. */
+  readonly incarnation: number;
+  /** How many replicas there are to be: said by the head. */
+  readonly replicas: number | undefined;
+  /** Whether an empty directory is a new store. */
+  readonly founds: boolean;
+  /** Members to begin with: HOST:PORT. */
+  readonly seeds: readonly string[];
 }
 
 /** From the control store to its head. */

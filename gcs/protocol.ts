@@ -2,7 +2,7 @@
  * What clients of the global control store and its server say to each other, and the bytes of it.
  *
  * A message on the wire is as in `transport/codec.ts`: a 4-byte little-endian length, a kind byte, and fields. A client
- * sends any number of requests without waiting; answers come in the order of requests to each shard.
+ * sends any number of requests without waiting; answers name the request.
  *
  * @module
  */
@@ -14,7 +14,23 @@ import type { ByteReader, ByteWriter } from "../transport/bytes.ts";
 import type { GcsChange, GcsEntry, GcsOp, GcsResult } from "./shard.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const GCS_PROTOCOL = 1;
+export const GCS_PROTOCOL = 2;
+
+/** Who in the store takes what, as clients are told. Addresses are HOST:PORT; one may be empty: where it was asked. */
+export interface StoreMap {
+  /** Counts configurations: of two maps the one with the higher epoch is right. */
+  readonly epoch: number;
+  /** Takes writes, loads, and signs of life. */
+  readonly head: string;
+  /** Answers reads, and tells of changes. */
+  readonly tail: string;
+  /** All who know of changes of this map. */
+  readonly members: readonly string[];
+  /** Where members reach members. Empty if there is no other. */
+  readonly chain: readonly string[];
+  /** How many replicas there are to be. */
+  readonly replicas: number;
+}
 
 /** From a client to the store. */
 export type ToGcs =
@@ -51,10 +67,18 @@ export type ToGcs =
 
 /** From the store to a client. */
 export type FromGcs =
+  /** The answer to "hello", and again whenever it changes. */
   | {
-    readonly type: "welcome";
+    readonly type: "map";
     readonly cluster: TaskId;
     readonly shards: number;
+    /** The address of the member that says this. */
+    readonly self: string;
+    readonly map: StoreMap;
+  }
+  /** The head takes what the client sends from now on. */
+  | {
+    readonly type: "welcome";
     /** The client was here before, and is remembered: its leases stand, and what it sends again is known. */
     readonly known: boolean;
   }
@@ -64,6 +88,8 @@ export type FromGcs =
     readonly request: number;
     readonly results: readonly GcsResult[];
   }
+  /** The request cannot be taken here, or not yet: ask again in a while, or elsewhere if there is another map. */
+  | { readonly type: "again"; readonly request: number }
   | {
     readonly type: "changes";
     readonly watch: number;
@@ -87,11 +113,13 @@ const KIND = {
   load: 5,
   follow: 6,
   goodbye: 7,
+  map: 15,
   welcome: 16,
   refused: 17,
   response: 18,
   changes: 19,
   loads: 20,
+  again: 21,
 } as const satisfies Record<(ToGcs | FromGcs)["type"], number>;
 
 /** Appends a message, length and kind included. */
@@ -135,12 +163,24 @@ function fields(to: ByteWriter, m: ToGcs | FromGcs): void {
     case "follow":
     case "goodbye":
       return;
-    case "welcome":
+    case "map":
       to.taskId(m.cluster);
       to.u16(m.shards);
+      to.text(m.self);
+      to.f64(m.map.epoch);
+      to.text(m.map.head);
+      to.text(m.map.tail);
+      for (const list of [m.map.members, m.map.chain]) {
+        to.u32(list.length);
+        for (const address of list) to.text(address);
+      }
+      return to.u16(m.map.replicas);
+    case "welcome":
       return to.u8(m.known ? 1 : 0);
     case "refused":
       return to.text(m.reason);
+    case "again":
+      return to.u32(m.request);
     case "response":
       to.u32(m.request);
       to.u32(m.results.length);
@@ -278,10 +318,27 @@ function toGcs(from: ByteReader): ToGcs {
 function fromGcs(from: ByteReader): FromGcs {
   const kind = from.u8();
   switch (kind) {
+    case KIND.map:
+      return {
+        type: "map",
+        cluster: from.taskId(),
+        shards: from.u16(),
+        self: from.text(),
+        map: {
+          epoch: from.size(),
+          head: from.text(),
+          tail: from.text(),
+          members: from.list(() => from.text()),
+          chain: from.list(() => from.text()),
+          replicas: from.u16(),
+        },
+      };
     case KIND.welcome:
-      return { type: "welcome", cluster: from.taskId(), shards: from.u16(), known: from.u8() !== 0 };
+      return { type: "welcome", known: from.u8() !== 0 };
     case KIND.refused:
       return { type: "refused", reason: from.text() };
+    case KIND.again:
+      return { type: "again", request: from.u32() };
     case KIND.response:
       return { type: "response", request: from.u32(), results: from.list(() => readResult(from)) };
     case KIND.changes:

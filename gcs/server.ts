@@ -18,13 +18,21 @@ import { GREETING_BYTES_MAX, GREETING_MS_MAX, MESSAGE_BYTES_MAX } from "../core/
 import { VERSION } from "../core/version.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
 import { sameToken } from "../transport/token.ts";
-import { decodeToGcs, encodeGcs, type FromGcs, GCS_PROTOCOL, type ToGcs } from "./protocol.ts";
-import { type GcsChange, Shard, type ShardStorage } from "./shard.ts";
+import { type ChainConfig, FOUNDER } from "./chain_config.ts";
+import { ChainMember, type ChainMemberOptions, type TransactionalStorage } from "./chain_member.ts";
+import type { ReplicaEffect } from "./chain_replica.ts";
+import { decodeToGcs, encodeGcs, type FromGcs, GCS_PROTOCOL, type StoreMap, type ToGcs } from "./protocol.ts";
+import type { GcsChange, GcsOp } from "./shard.ts";
 
-/** A shard's state with transactions around changes of it. */
-export interface TransactionalStorage extends ShardStorage {
-  /** Runs `body` with all its writes in one commit, which is durable when this returns. */
-  transaction<T>(body: () => T): T;
+export type { TransactionalStorage };
+
+/** What a server is told that has other members beside it. */
+export interface ChainOptions
+  extends Pick<ChainMemberOptions, "member" | "incarnation" | "replicas" | "founds" | "send"> {
+  /** Where clients reach this member. */
+  readonly self: string;
+  /** What clients are told of a configuration. */
+  readonly map: (config: ChainConfig) => StoreMap;
 }
 
 /** What a server is made of. */
@@ -34,10 +42,14 @@ export interface GcsServerOptions {
   readonly storages: readonly TransactionalStorage[];
   readonly clock: Clock;
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
+  /** Without it, the server is all there is of the store. */
+  readonly chain?: ChainOptions;
 }
 
 /** How long a client whose connection broke may stay away before its leases go. */
 export const LEASE_GRACE_MS = 1_000;
+/** How long it has when there is another head, which it has to find. */
+export const TAKEOVER_GRACE_MS = 3_000;
 /** How long a client with leases may say nothing before it counts as gone, though its connection stands. */
 export const SILENCE_MS_MAX = 3_000;
 /** How often loads are passed on. */
@@ -50,6 +62,8 @@ interface Connection {
   client: TaskId | undefined;
   readonly watches: Map<string, { readonly watch: number; readonly shard: number; readonly prefix: string }>;
   follows: boolean;
+  /** By shard: the request of each command that is on its way. */
+  readonly requests: Map<number, number>[];
   heardAt: number;
   dirty: boolean;
   /** To be called when the client has shown the token. */
@@ -62,10 +76,23 @@ interface Queued {
   readonly message: Extract<ToGcs, { type: "request" | "watch" }>;
 }
 
-/** The control store of a cluster. */
+/** A store that is one server. */
+const ALONE: ChainOptions = {
+  member: FOUNDER,
+  incarnation: 1,
+  replicas: 1,
+  founds: true,
+  send: () => {},
+  self: "",
+  map: ({ epoch }) => ({ epoch, head: "", tail: "", members: [""], chain: [], replicas: 1 }),
+};
+
+/** The control store of a cluster, or a member of it. */
 export class GcsServer {
   readonly #options: GcsServerOptions;
-  readonly #shards: Shard[];
+  readonly #chain: ChainOptions;
+  readonly #member: ChainMember;
+  readonly #shards: number;
   readonly #queues: Queued[][];
   readonly #connections = new Set<Connection>();
   readonly #byClient = new Map<TaskId, Connection>();
@@ -74,6 +101,10 @@ export class GcsServer {
   readonly #loads = new Map<TaskId, Uint8Array>();
   readonly #freshLoads = new Set<TaskId>();
   readonly #dirty: Connection[] = [];
+  /** What is asked of the tail, while it may not answer. */
+  #held: Queued[] = [];
+  #epoch = 0;
+  #leads = false;
   #closed = false;
   #cancelTick: () => void = () => {};
   #cancelLoads: (() => void) | undefined;
@@ -81,12 +112,30 @@ export class GcsServer {
   /** @param options What the server is made of. */
   constructor(options: GcsServerOptions) {
     this.#options = options;
-    this.#shards = options.storages.map((storage) => new Shard(storage));
-    this.#queues = options.storages.map(() => []);
-    // Whoever was connected when the store went down may be back any moment.
-    const before = this.#shards.flatMap((shard) => [...shard.clients(), ...shard.leaseholders()]);
-    for (const client of new Set(before)) this.#leave(client);
+    this.#chain = options.chain ?? ALONE;
+    const { storages, clock, log } = options;
+    this.#shards = storages.length;
+    this.#queues = storages.map(() => []);
+    this.#member = new ChainMember({ ...this.#chain, storages, clock, log }, {
+      effect: (shard, effect) => this.#effect(shard, effect),
+      changed: () => this.#changed(),
+      failed: () => this.#failed(),
+    });
+    this.#member.start();
     this.#tick();
+  }
+
+  /** The member of the chain that this is. */
+  get member(): ChainMember {
+    return this.#member;
+  }
+
+  /** Tells clients anew who is where. */
+  tellMap(): void {
+    for (const connection of this.#connections) {
+      if (connection.client !== undefined) this.#sendMap(connection);
+    }
+    this.#flush();
   }
 
   /** Takes a connection. @param stream Its bytes. */
@@ -97,6 +146,7 @@ export class GcsServer {
       client: undefined,
       watches: new Map(),
       follows: false,
+      requests: this.#queues.map(() => new Map()),
       heardAt: this.#options.clock.now(),
       dirty: false,
       greeted: () => {},
@@ -121,6 +171,7 @@ export class GcsServer {
   /** Ends all connections. */
   close(): void {
     this.#closed = true;
+    this.#member.close();
     this.#cancelTick();
     this.#cancelLoads?.();
     for (const cancel of this.#away.values()) cancel();
@@ -137,7 +188,7 @@ export class GcsServer {
       case "request":
       case "watch":
         if (this.#queues[message.shard] === undefined) {
-          throw new ProtocolError(`Cannot reach shard ${message.shard}: there are ${this.#queues.length}`);
+          throw new ProtocolError(`Cannot reach shard ${message.shard}: there are ${this.#shards}`);
         }
         this.#queues[message.shard]!.push({ connection, message });
         return;
@@ -147,6 +198,7 @@ export class GcsServer {
         }
         return;
       case "load":
+        if (!this.#leads) return;
         this.#loads.set(connection.client, message.load.slice());
         this.#freshLoads.add(connection.client);
         this.#passLoads();
@@ -160,6 +212,7 @@ export class GcsServer {
         });
       case "goodbye":
         this.#commit();
+        if (!this.#leads) return;
         this.#byClient.delete(connection.client);
         return this.#expire(connection.client);
       case "hello":
@@ -168,7 +221,7 @@ export class GcsServer {
   }
 
   #hello(connection: Connection, hello: Extract<ToGcs, { type: "hello" }>): void {
-    const { token, cluster, log } = this.#options;
+    const { token, log } = this.#options;
     const refuse = (reason: string) => {
       log("warn", `Refused a connection to the control store: ${reason}`);
       connection.channel.send({ type: "refused", reason });
@@ -188,25 +241,34 @@ export class GcsServer {
       before.client = undefined;
       before.channel.close();
     }
-    // Before it may ask for anything, it is on disk that it was here: a client that is not known then was given up.
-    const known = this.#shards[0]!.remember(client);
-    try {
-      if (!known) this.#options.storages[0]!.transaction(() => this.#shards[0]!.settle());
-    } catch (error) {
-      this.#failed(0, [], error);
-      return connection.channel.close();
-    }
     this.#away.get(client)?.();
     this.#away.delete(client);
     connection.client = client;
     connection.greeted();
     this.#byClient.set(client, connection);
-    this.#send(connection, { type: "welcome", cluster, shards: this.#shards.length, known });
+    this.#sendMap(connection);
+    if (this.#leads) this.#lead(connection, client);
+    this.#flush();
+  }
+
+  #sendMap(connection: Connection): void {
+    const { config } = this.#member;
+    if (config === undefined) return;
+    const { cluster } = this.#options;
+    const { self, map } = this.#chain;
+    this.#send(connection, { type: "map", cluster, shards: this.#shards, self, map: map(config) });
+  }
+
+  /** Before a client may ask for anything, it is on disk that it was here: one that is not known then was given up. */
+  #lead(connection: Connection, client: TaskId): void {
+    if (this.#member.replica(0).shard.remembers(client)) {
+      this.#send(connection, { type: "welcome", known: true });
+    } else this.#member.run(0, (replica) => replica.step({ type: "remember", client }));
   }
 
   /** What the turn has brought takes effect, one transaction a shard. */
   #commit(): void {
-    for (let i = 0; i < this.#shards.length; i++) {
+    for (let i = 0; i < this.#shards; i++) {
       const queue = this.#queues[i]!;
       if (queue.length === 0) continue;
       this.#queues[i] = [];
@@ -216,71 +278,168 @@ export class GcsServer {
   }
 
   #apply(index: number, queue: readonly Queued[]): void {
-    const shard = this.#shards[index]!;
-    const answers: { connection: Connection; message: FromGcs }[] = [];
-    const work = () => {
-      for (const { connection, message } of queue) {
-        if (message.type === "watch") {
-          answers.push({ connection, message: this.#watch(shard, connection, message) });
-          continue;
+    const writes = queue.filter(({ message }) => message.type === "request" && message.sequence > 0);
+    if (writes.length > 0) {
+      this.#member.run(index, (replica) => {
+        for (const { connection, message } of writes) {
+          const { client } = connection;
+          // One that came back by another connection will send this again.
+          if (client === undefined || message.type !== "request") continue;
+          const { request, sequence, acknowledged, operations } = message;
+          connection.requests[index]!.set(sequence, request);
+          replica.step({
+            type: "command",
+            command: { client, sequence, acknowledged, operations: this.#kept(operations) },
+          });
         }
-        const { client } = connection;
-        if (client === undefined) continue; // it came back by another connection, and will send this again
-        const { request, sequence, acknowledged, operations } = message;
-        const results = shard.apply({ client, sequence, acknowledged, operations });
-        answers.push({ connection, message: { type: "response", request, results } });
-        this.#tellChanges(index, shard.takeChanges(), answers);
-      }
-      shard.settle();
-    };
-    try {
-      if (queue.every(({ message }) => message.type === "watch" || message.sequence === 0)) work();
-      else this.#options.storages[index]!.transaction(work);
-    } catch (error) {
-      return this.#failed(index, queue, error);
+      });
     }
-    for (const { connection, message } of answers) this.#send(connection, message);
+    if (writes.length < queue.length) this.#read(index, queue.filter((queued) => !writes.includes(queued)));
+  }
+
+  /** What is received lies in blocks that are large; those of a chain's log would be kept for the sake of a few bytes. */
+  #kept(operations: readonly GcsOp[]): readonly GcsOp[] {
+    if (this.#chain === ALONE || (this.#member.config?.replicas ?? 1) === 1) return operations;
+    return operations.map((operation) =>
+      operation.kind === "put" ? { ...operation, value: operation.value.slice() } : operation
+    );
+  }
+
+  /** Answers what only the tail may. */
+  #read(index: number, queue: readonly Queued[]): void {
+    if (!this.#member.readable(index)) return void this.#held.push(...queue);
+    const replica = this.#member.replica(index);
+    for (const { connection, message } of queue) {
+      const { client } = connection;
+      if (client === undefined) continue;
+      if (message.type === "watch") this.#watch(connection, message);
+      else {
+        const results = replica.read(client, message.operations);
+        this.#send(connection, { type: "response", request: message.request, results });
+      }
+    }
+  }
+
+  /** What the chain has done is durable: whom it concerns is told. */
+  #effect(shard: number, effect: Exclude<ReplicaEffect, { type: "send" }>): void {
+    switch (effect.type) {
+      case "answer":
+      case "refused": {
+        const connection = this.#byClient.get(effect.client);
+        const request = connection?.requests[shard]?.get(effect.sequence);
+        if (connection === undefined || request === undefined) return;
+        connection.requests[shard]!.delete(effect.sequence);
+        return this.#send(
+          connection,
+          effect.type === "answer"
+            ? { type: "response", request, results: effect.results }
+            : { type: "again", request },
+        );
+      }
+      case "remembered": {
+        const connection = this.#byClient.get(effect.client);
+        if (connection !== undefined) this.#send(connection, { type: "welcome", known: false });
+        return;
+      }
+      case "changes":
+        return this.#tellChanges(shard, effect.changes);
+    }
+  }
+
+  /** The chain is another, or this member has become able to answer. */
+  #changed(): void {
+    if (this.#closed) return;
+    const { config } = this.#member;
+    if (config !== undefined && config.epoch !== this.#epoch) {
+      this.#epoch = config.epoch;
+      if (this.#chain !== ALONE) {
+        const joining = config.joining === undefined ? "" : `, and ${config.joining.slice(0, 8)} joins`;
+        const chain = config.chain.map((member) => member.slice(0, 8)).join(", ");
+        this.#options.log("info", `Epoch ${config.epoch} of the control store: ${chain}${joining}`);
+      }
+      for (const connection of this.#connections) {
+        if (connection.client !== undefined) this.#sendMap(connection);
+      }
+      const leads = this.#member.isHead;
+      const led = this.#leads;
+      this.#leads = leads;
+      if (led && !leads) this.#letGo();
+      // Those who have heard of epochs that this member has not may take it for a new head.
+      if (leads) this.#welcomeAll();
+      if (leads && !led) this.#takeOver();
+    }
+    if (this.#held.length > 0) this.#release();
+    this.#flush();
+  }
+
+  #release(): void {
+    const held = this.#held;
+    this.#held = [];
+    for (const queued of held) {
+      const { connection, message } = queued;
+      if (connection.client === undefined || connection.channel.closed) continue;
+      if (this.#member.readable(message.shard) || this.#member.isTail) this.#read(message.shard, [queued]);
+      else if (message.type === "request") {
+        this.#send(connection, { type: "again", request: message.request });
+      }
+    }
+  }
+
+  /** This member is the head from now on, and clients are its matter: those that are here, and those that were known. */
+  #takeOver(): void {
+    const now = this.#options.clock.now();
+    for (const connection of this.#connections) connection.heardAt = now;
+    const graceMs = this.#chain === ALONE ? LEASE_GRACE_MS : TAKEOVER_GRACE_MS;
+    const known = this.#queues.flatMap((_, i) => {
+      const { shard } = this.#member.replica(i);
+      return [...shard.clients(), ...shard.leaseholders()];
+    });
+    for (const client of new Set(known)) if (!this.#byClient.has(client)) this.#leave(client, graceMs);
+  }
+
+  #welcomeAll(): void {
+    for (const connection of this.#connections) {
+      if (connection.client !== undefined) this.#lead(connection, connection.client);
+    }
+  }
+
+  #letGo(): void {
+    for (const cancel of this.#away.values()) cancel();
+    this.#away.clear();
+    this.#loads.clear();
+    this.#freshLoads.clear();
   }
 
   /**
-   * A transaction was not made: a full disk, most likely. What memory says of the shard may be ahead of what the disk
-   * says, so it is read anew; whoever asked for something tries again, on another connection.
+   * A transaction was not made: a full disk, most likely. Whoever asked for something tries again, on another
+   * connection.
    */
-  #failed(index: number, queue: readonly Queued[], error: unknown): void {
-    this.#options.log(
-      "error",
-      `Shard ${index} of the control store cannot commit: ${(error as Error).message}`,
-    );
-    this.#shards[index] = new Shard(this.#options.storages[index]!);
-    for (const connection of new Set(queue.map(({ connection }) => connection))) connection.channel.close();
+  #failed(): void {
+    for (const { channel } of this.#connections) channel.close();
   }
 
-  #watch(shard: Shard, connection: Connection, message: Extract<ToGcs, { type: "watch" }>): FromGcs {
+  #watch(connection: Connection, message: Extract<ToGcs, { type: "watch" }>): void {
     const { watch, prefix, after, shard: index } = message;
+    const { shard } = this.#member.replica(index);
     connection.watches.set(`${watch}/${index}`, { watch, shard: index, prefix });
     const { revision } = shard;
     const missed = after > 0 ? shard.missed(prefix, after) : undefined;
-    return missed !== undefined
-      ? { type: "changes", watch, shard: index, whole: false, revision, changes: missed }
-      : { type: "changes", watch, shard: index, whole: true, revision, changes: shard.entries(prefix) };
+    this.#send(
+      connection,
+      missed !== undefined
+        ? { type: "changes", watch, shard: index, whole: false, revision, changes: missed }
+        : { type: "changes", watch, shard: index, whole: true, revision, changes: shard.entries(prefix) },
+    );
   }
 
-  #tellChanges(
-    shard: number,
-    changes: readonly GcsChange[],
-    answers: { connection: Connection; message: FromGcs }[],
-  ): void {
-    if (changes.length === 0) return;
+  #tellChanges(shard: number, changes: readonly GcsChange[]): void {
     const { revision } = changes.at(-1)!;
     for (const connection of this.#connections) {
       for (const { watch, shard: watched, prefix } of connection.watches.values()) {
         if (watched !== shard) continue;
         const seen = changes.filter(({ key }) => key.startsWith(prefix));
         if (seen.length === 0) continue;
-        answers.push({
-          connection,
-          message: { type: "changes", watch, shard, whole: false, revision, changes: seen },
-        });
+        this.#send(connection, { type: "changes", watch, shard, whole: false, revision, changes: seen });
       }
     }
   }
@@ -306,14 +465,14 @@ export class GcsServer {
     }
     if (client === undefined || this.#byClient.get(client) !== connection) return;
     this.#byClient.delete(client);
-    this.#leave(client);
+    if (this.#leads) this.#leave(client, LEASE_GRACE_MS);
   }
 
   /** A client has no connection: it has a grace to come back. */
-  #leave(client: TaskId): void {
+  #leave(client: TaskId, graceMs: number): void {
     this.#away.set(
       client,
-      this.#options.clock.after(LEASE_GRACE_MS, () => {
+      this.#options.clock.after(graceMs, () => {
         this.#options.log("info", `Client ${hex(client)} of the control store is gone`);
         this.#expire(client);
         this.#flush();
@@ -325,22 +484,16 @@ export class GcsServer {
     this.#away.delete(client);
     this.#loads.delete(client);
     this.#freshLoads.delete(client);
-    const answers: { connection: Connection; message: FromGcs }[] = [];
-    this.#shards.forEach((shard, i) => {
-      this.#options.storages[i]!.transaction(() => {
-        shard.expire(client);
-        this.#tellChanges(i, shard.takeChanges(), answers);
-        shard.settle();
-      });
-    });
-    for (const { connection, message } of answers) this.#send(connection, message);
+    for (let shard = 0; shard < this.#shards; shard++) {
+      this.#member.run(shard, (replica) => replica.step({ type: "expire", client }));
+    }
   }
 
   #tick(): void {
     this.#cancelTick = this.#options.clock.after(WATCH_MS, () => {
       const now = this.#options.clock.now();
-      const holders = new Set(this.#shards.flatMap((shard) => shard.leaseholders()));
-      for (const connection of this.#connections) {
+      const holders = new Set(this.#queues.flatMap((_, i) => this.#member.replica(i).shard.leaseholders()));
+      for (const connection of this.#leads ? this.#connections : []) {
         const { client } = connection;
         if (client === undefined || !holders.has(client) || now - connection.heardAt <= SILENCE_MS_MAX) {
           continue;

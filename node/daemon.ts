@@ -16,7 +16,7 @@ import type { FoundActor } from "../core/messages.ts";
 import { VERSION } from "../core/version.ts";
 import { ABSENT, ANY, GcsClient } from "../gcs/client.ts";
 import { ObjectStore } from "../store/object_store.ts";
-import { dialTcp, listenTcp, type TlsOptions } from "../transport/tcp.ts";
+import { dialTcp, listenTcp, splitAddress, type TlsOptions } from "../transport/tcp.ts";
 import { CodeStore } from "./code.ts";
 import type { HostConfig, LogLevel } from "./config.ts";
 import { Events } from "./events.ts";
@@ -75,6 +75,8 @@ export interface DaemonConfig {
 /** A running node. */
 export interface Daemon {
   readonly registration: NodeRegistration;
+  /** Its connection to the control store. */
+  readonly gcs: GcsClient;
   /** Lets what runs here end, while others take what is new; until the deadline. */
   drain(deadlineMs: number): Promise<void>;
   /** Ends it. */
@@ -106,8 +108,9 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     id: taskIdFromHex(config.id),
     token: config.token,
     clock: systemClock,
-    connect: async () => {
-      const conn = await dial(config.head.hostname, config.head.port);
+    connect: async (address) => {
+      const { hostname, port } = address === undefined ? config.head : splitAddress(address);
+      const conn = await dial(hostname, port);
       localAddress = (conn.localAddr as Deno.NetAddr).hostname;
       return conn;
     },
@@ -293,6 +296,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   redial();
   return {
     registration,
+    gcs,
     drainAsked: asked.promise,
     async drain(deadlineMs) {
       running.registration = { ...running.registration ?? registration, draining: true };

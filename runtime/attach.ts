@@ -12,7 +12,7 @@ import { GcsClient } from "../gcs/client.ts";
 import { type NodeRegistration, NODES, readRegistration } from "../node/registration.ts";
 import { machineId } from "./machine.ts";
 import { readTls, readToken } from "../transport/credentials.ts";
-import { dialTcp } from "../transport/tcp.ts";
+import { dialTcp, splitAddress } from "../transport/tcp.ts";
 
 /** A way to a node. */
 export interface FoundNode {
@@ -41,7 +41,10 @@ export async function findNode(address: string, id: TaskId): Promise<FoundNode> 
     id,
     token,
     clock: systemClock,
-    connect: () => dialTcp(match[1] ?? match[2]!, Number(match[3]), systemClock, tls),
+    connect: (member) => {
+      const { hostname, port } = splitAddress(member ?? address);
+      return dialTcp(hostname, port, systemClock, tls);
+    },
   });
   let nodes: NodeRegistration[];
   try {

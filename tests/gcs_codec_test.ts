@@ -60,7 +60,22 @@ const toGcs: fc.Arbitrary<ToGcs> = fc.oneof(
   fc.record({ type: constant("goodbye") }),
 );
 const fromGcs: fc.Arbitrary<FromGcs> = fc.oneof(
-  fc.record({ type: constant("welcome"), cluster: id, shards: u16, known: fc.boolean() }),
+  fc.record({
+    type: constant("map"),
+    cluster: id,
+    shards: u16,
+    self: text,
+    map: fc.record({
+      epoch: number,
+      head: text,
+      tail: text,
+      members: fc.array(text, { maxLength: 3 }),
+      chain: fc.array(text, { maxLength: 3 }),
+      replicas: u16,
+    }),
+  }),
+  fc.record({ type: constant("welcome"), known: fc.boolean() }),
+  fc.record({ type: constant("again"), request: u32 }),
   fc.record({ type: constant("refused"), reason: text }),
   fc.record({ type: constant("response"), request: u32, results: fc.array(result, { maxLength: 5 }) }),
   fc.record({

@@ -119,3 +119,10 @@ async function connect(
   }
   return conn;
 }
+
+/** The parts of HOST:PORT, where an IPv6 address stands in brackets. @throws {UsageError} If it is none. */
+export function splitAddress(address: string): { readonly hostname: string; readonly port: number } {
+  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(address);
+  if (match === null) throw new UsageError(`Cannot use the address "${address}": give HOST:PORT`);
+  return { hostname: match[1] ?? match[2]!, port: Number(match[3]) };
+}

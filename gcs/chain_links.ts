@@ -1,0 +1,288 @@
+/**
+ * Connections between the members of a replicated control store: WebSockets, of which each member opens one to every
+ * other that it knows of. What it has to say goes over its own; what it hears comes over theirs.
+ *
+ * Members find each other by the *book*: their ids with their addresses, which everybody tells everybody on connecting.
+ * It is kept on disk, so that members which all start again at other addresses find each other if one has kept its own.
+ *
+ * Death: when a connection ends, the other process may be gone or just unreachable, and what follows is quicker if it is
+ * known to be gone. So it is dialled again at once, and if its machine says that nobody listens there any more, it is.
+ *
+ * `npm:ws` on Deno 2.6 corrupts messages of 16 KB and more when the other side reads slowly, as partial vectored writes of
+ * its sockets lose their place; without `_writev` there are none.
+ *
+ * @module
+ */
+
+import { Agent, createServer as createSecureServer } from "node:https";
+import { createServer, type IncomingMessage } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+// @ts-types="./ws.d.ts"
+import { WebSocket, WebSocketServer } from "ws";
+import type { Clock } from "../core/clock.ts";
+import { MESSAGE_BYTES_MAX } from "../core/limits.ts";
+import { VERSION } from "../core/version.ts";
+import type { TlsOptions } from "../transport/tcp.ts";
+import { sameToken } from "../transport/token.ts";
+import type { MemberId } from "./chain_config.ts";
+
+/** Where a member is reached. */
+export interface MemberAddresses {
+  /** By other members: HOST:PORT. */
+  readonly chain: string;
+  /** By clients: HOST:PORT. */
+  readonly client: string;
+}
+
+/** All members that are known of. */
+export type MemberBook = Readonly<Record<MemberId, MemberAddresses>>;
+
+/** What links are made of. */
+export interface ChainLinksOptions {
+  readonly member: MemberId;
+  readonly incarnation: number;
+  readonly cluster: string;
+  readonly token: string;
+  readonly hostname: string;
+  /** The port to listen on: 0 for any. */
+  readonly port: number;
+  /** Where clients reach this member. */
+  readonly client: string;
+  readonly tls: TlsOptions | undefined;
+  readonly clock: Clock;
+  readonly log: (level: "info" | "warn" | "error", message: string) => void;
+}
+
+/** What links tell their owner. */
+export interface ChainLinksEvents {
+  received(from: MemberId, data: string | Uint8Array): void;
+  /** The process has ended. */
+  dead(member: MemberId, incarnation: number): void;
+  /** There is a member in the book that was not, or one has moved. */
+  learned(book: MemberBook): void;
+}
+
+/** What one says of oneself on connecting. */
+interface Hello {
+  readonly member: MemberId;
+  readonly incarnation: number;
+  readonly book: MemberBook;
+}
+
+const REDIAL_MS_MIN = 20, REDIAL_MS_MAX = 500;
+const PROTOCOL = 1;
+
+interface Outgoing {
+  readonly address: string;
+  socket: WebSocket | undefined;
+  member: MemberId | undefined;
+  incarnation: number;
+  waitMs: number;
+  cancel: () => void;
+}
+
+/** A member's connections. */
+export class ChainLinks {
+  readonly #options: ChainLinksOptions;
+  readonly #events: ChainLinksEvents;
+  readonly #outgoing = new Map<string, Outgoing>();
+  readonly #byMember = new Map<MemberId, Outgoing>();
+  readonly #incoming = new Set<WebSocket>();
+  readonly #server;
+  readonly #sockets: WebSocketServer;
+  #book: Record<MemberId, MemberAddresses> = {};
+  #closed = false;
+
+  /** @param options What they are made of. @param events Whom they tell. */
+  constructor(options: ChainLinksOptions, events: ChainLinksEvents) {
+    this.#options = options;
+    this.#events = events;
+    const identity = options.tls?.identity;
+    this.#server = identity === undefined
+      ? createServer()
+      : createSecureServer({ cert: identity.cert, key: identity.key });
+    this.#sockets = new WebSocketServer({
+      server: this.#server as ReturnType<typeof createServer>,
+      maxPayload: MESSAGE_BYTES_MAX,
+      perMessageDeflate: false,
+    });
+    this.#sockets.on("connection", (socket: WebSocket, request: IncomingMessage) => {
+      whole(request.socket);
+      if (this.#verify(request)) this.#accept(socket);
+      else socket.terminate(); // an answer with a status does not get through on Deno 2.6
+    });
+  }
+
+  /** Listens. @returns The port. */
+  async listen(): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once("error", reject);
+      this.#server.listen(this.#options.port, this.#options.hostname, () => resolve());
+    });
+    const { port } = this.#server.address() as AddressInfo;
+    const { member, hostname, client } = this.#options;
+    this.#book[member] = { chain: addressOf(hostname, port), client };
+    return port;
+  }
+
+  /** All members that are known of, this one included. */
+  get book(): MemberBook {
+    return this.#book;
+  }
+
+  /** Takes up members that somebody knows of, and dials them. */
+  learn(book: MemberBook): void {
+    let news = false;
+    for (const [id, addresses] of Object.entries(book)) {
+      if (id === this.#options.member) continue;
+      const known = this.#book[id];
+      if (known?.chain === addresses.chain && known.client === addresses.client) continue;
+      this.#book[id] = addresses;
+      news = true;
+    }
+    if (news) this.#events.learned(this.#book);
+    for (const [id, { chain }] of Object.entries(this.#book)) {
+      if (id !== this.#options.member) this.dial(chain);
+    }
+  }
+
+  /** Connects to an address, and again whenever that ends. */
+  dial(address: string): void {
+    if (this.#outgoing.has(address) || this.#closed) return;
+    const outgoing: Outgoing = {
+      address,
+      socket: undefined,
+      member: undefined,
+      incarnation: 0,
+      waitMs: REDIAL_MS_MIN,
+      cancel: () => {},
+    };
+    this.#outgoing.set(address, outgoing);
+    this.#connect(outgoing);
+  }
+
+  /** Sends to a member, if there is a connection; otherwise it is lost. */
+  send(to: MemberId, data: string | Uint8Array): void {
+    const socket = this.#byMember.get(to)?.socket;
+    if (socket?.readyState === WebSocket.OPEN) socket.send(data);
+  }
+
+  /** Ends all connections. */
+  close(): void {
+    this.#closed = true;
+    for (const { socket, cancel } of this.#outgoing.values()) {
+      cancel();
+      socket?.terminate();
+    }
+    for (const socket of this.#incoming) socket.terminate();
+    this.#sockets.close();
+    this.#server.close();
+  }
+
+  #verify({ headers }: IncomingMessage): boolean {
+    const { cluster, token } = this.#options;
+    // Browsers name the page that asks; no member does.
+    const good = headers.origin === undefined && sameToken(`${headers["x-rayd-token"] ?? ""}`, token) &&
+      headers["x-rayd-version"] === VERSION && headers["x-rayd-protocol"] === String(PROTOCOL) &&
+      headers["x-rayd-cluster"] === cluster;
+    if (!good) {
+      this.#options.log("warn", "Refused a connection of a member: token, version or cluster is another");
+    }
+    return good;
+  }
+
+  #hello(): string {
+    const { member, incarnation } = this.#options;
+    const hello: Hello = { member, incarnation, book: this.#book };
+    return JSON.stringify(hello);
+  }
+
+  #accept(socket: WebSocket): void {
+    this.#incoming.add(socket);
+    let from: MemberId | undefined;
+    socket.on(
+      "message",
+      ((data, binary) => {
+        if (from !== undefined) return this.#events.received(from, binary ? data : text(data));
+        const hello = JSON.parse(text(data)) as Hello;
+        from = hello.member;
+        this.learn(hello.book);
+        socket.send(this.#hello());
+      }) satisfies (data: Uint8Array, binary: boolean) => void,
+    );
+    socket.on("error", () => socket.terminate());
+    socket.on("close", () => this.#incoming.delete(socket));
+  }
+
+  #connect(outgoing: Outgoing): void {
+    const { token, cluster, tls } = this.#options;
+    const authority = tls?.authority;
+    const secure = tls?.identity !== undefined;
+    const socket = new WebSocket(`${secure ? "wss" : "ws"}://${outgoing.address}/chain`, {
+      perMessageDeflate: false,
+      maxPayload: MESSAGE_BYTES_MAX,
+      headers: {
+        "x-rayd-token": token,
+        "x-rayd-cluster": cluster,
+        "x-rayd-version": VERSION,
+        "x-rayd-protocol": String(PROTOCOL),
+      },
+      ...(secure && authority !== undefined ? { agent: new Agent({ ca: authority }) } : {}),
+    });
+    let failure: unknown;
+    socket.on("open", () => {
+      whole(socket._socket);
+      outgoing.socket = socket;
+      socket.send(this.#hello());
+    });
+    socket.on(
+      "message",
+      ((data) => {
+        const hello = JSON.parse(text(data)) as Hello;
+        outgoing.member = hello.member;
+        outgoing.incarnation = hello.incarnation;
+        outgoing.waitMs = 0; // one that ends is dialled again at once: whether it is dead is worth knowing
+        this.#byMember.set(hello.member, outgoing);
+        this.learn(hello.book);
+      }) satisfies (data: Uint8Array) => void,
+    );
+    socket.on("error", (error: unknown) => failure = error);
+    socket.on("close", () => {
+      outgoing.socket = undefined;
+      if (!this.#closed) this.#ended(outgoing, failure);
+    });
+  }
+
+  #ended(outgoing: Outgoing, failure: unknown): void {
+    const { member, incarnation, address } = outgoing;
+    if (member !== undefined && isRefused(failure)) this.#events.dead(member, incarnation);
+    const current = member === undefined ? true : this.#book[member]?.chain === address;
+    if (!current && member !== undefined && this.#byMember.get(member) !== outgoing) {
+      this.#outgoing.delete(address); // it lives elsewhere now
+      return;
+    }
+    const { waitMs } = outgoing;
+    outgoing.waitMs = Math.min(Math.max(waitMs * 2, REDIAL_MS_MIN), REDIAL_MS_MAX);
+    outgoing.cancel = this.#options.clock.after(waitMs, () => this.#connect(outgoing));
+  }
+}
+
+/** Lets a socket write each buffer whole. */
+function whole(socket: Socket | null): void {
+  if (socket === null) return;
+  socket.setNoDelay(true);
+  (socket as unknown as { _writev: null })._writev = null;
+}
+
+function isRefused(failure: unknown): boolean {
+  return (failure as { code?: string } | undefined)?.code === "ECONNREFUSED";
+}
+
+function text(data: Uint8Array): string {
+  return new TextDecoder().decode(data);
+}
+
+/** HOST:PORT, of an IPv6 address in brackets. */
+export function addressOf(hostname: string, port: number): string {
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+}

@@ -1,0 +1,28 @@
+/** What is used of `npm:ws`. */
+import type { EventEmitter } from "node:events";
+import type { Server } from "node:http";
+import type { Socket } from "node:net";
+
+/** Data of one message, and whether it is binary. */
+export type Listener = (data: Uint8Array, binary: boolean) => void;
+
+export class WebSocket extends EventEmitter {
+  static readonly OPEN: number;
+  constructor(url: string, options: object);
+  readonly readyState: number;
+  readonly bufferedAmount: number;
+  /** The connection underneath. */
+  readonly _socket: Socket | null;
+  send(data: string | Uint8Array): void;
+  close(): void;
+  terminate(): void;
+}
+
+export class WebSocketServer extends EventEmitter {
+  constructor(options: {
+    server: Server;
+    maxPayload: number;
+    perMessageDeflate: boolean;
+  });
+  close(): void;
+}

@@ -1,0 +1,163 @@
+/**
+ * Connections between members of the control store, as real sockets: that they find each other, that nothing is corrupted
+ * under backpressure, that a process which has ended is told from one that is silent, and that strangers are refused.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+// @ts-types="../gcs/ws.d.ts"
+import { WebSocket } from "ws";
+import { systemClock } from "../core/clock.ts";
+import { VERSION } from "../core/version.ts";
+import { ChainLinks, type ChainLinksEvents, type ChainLinksOptions } from "../gcs/chain_links.ts";
+
+const TOKEN = "a".repeat(64);
+
+/** A member's links, and what they told. */
+class Member {
+  readonly links: ChainLinks;
+  readonly received: { from: string; data: string | Uint8Array }[] = [];
+  readonly dead: string[] = [];
+  #changed = Promise.withResolvers<void>();
+
+  constructor(readonly id: string, options: Partial<ChainLinksOptions> = {}) {
+    const events: ChainLinksEvents = {
+      received: (from, data) => {
+        this.received.push({ from, data: typeof data === "string" ? data : data.slice() });
+        this.#change();
+      },
+      dead: (member, incarnation) => {
+        this.dead.push(`${member}/${incarnation}`);
+        this.#change();
+      },
+      learned: () => this.#change(),
+    };
+    this.links = new ChainLinks({
+      member: id,
+      incarnation: 7,
+      cluster: "c",
+      token: TOKEN,
+      hostname: "127.0.0.1",
+      port: 0,
+      client: `${id}:1`,
+      tls: undefined,
+      clock: systemClock,
+      log: () => this.#change(),
+      ...options,
+    }, events);
+  }
+
+  #change(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  /** Waits for something that is told, or for what it has asked for in between. */
+  async until(condition: () => boolean, meanwhile: () => void = () => {}): Promise<void> {
+    const deadline = performance.now() + 60_000;
+    while (!condition()) {
+      if (performance.now() > deadline) throw new Error("it did not come about");
+      meanwhile();
+      const again = Promise.withResolvers<void>();
+      const timer = setTimeout(again.resolve, 20);
+      await Promise.race([this.#changed.promise, again.promise]);
+      clearTimeout(timer);
+    }
+  }
+}
+
+function addressOf(member: Member): string {
+  return member.links.book[member.id]!.chain;
+}
+
+Deno.test("members that know one of them find all, and are told when a process has ended", async () => {
+  const [a, b, c] = [new Member("a"), new Member("b"), new Member("c")];
+  for (const each of [a, b, c]) await each.links.listen();
+  try {
+    b.links.dial(addressOf(a));
+    c.links.dial(addressOf(a));
+    const all = [a, b, c];
+    for (const each of all) {
+      await each.until(() => Object.keys(each.links.book).length === 3);
+      for (const other of all) {
+        if (other === each) continue;
+        await other.until(
+          () => other.received.some(({ from, data }) => from === each.id && data === "hello"),
+          () => each.links.send(other.id, "hello"),
+        );
+      }
+    }
+    b.links.close();
+    await a.until(() => a.dead.includes("b/7"));
+    await c.until(() => c.dead.includes("b/7"));
+    assertEquals(a.dead.filter((name) => name !== "b/7"), []);
+  } finally {
+    for (const each of [a, b, c]) each.links.close();
+  }
+});
+
+Deno.test("large messages arrive whole and in order, however many wait to be sent", async () => {
+  const [a, b] = [new Member("a"), new Member("b")];
+  for (const each of [a, b]) await each.links.listen();
+  try {
+    a.links.dial(addressOf(b));
+    await b.until(() => b.received.length > 0, () => a.links.send("b", "first"));
+    b.received.length = 0;
+    const sizes = [16_384, 65_536, 200_000, 1_000_000, 17, 300_000];
+    const count = 60;
+    for (let i = 0; i < count; i++) {
+      a.links.send(
+        "b",
+        Uint8Array.from({ length: sizes[i % sizes.length]! }, (_, at) => (at * 31 + i) & 0xff),
+      );
+    }
+    const whole = () => b.received.filter(({ data }) => typeof data !== "string");
+    await b.until(() => whole().length === count);
+    whole().forEach(({ data }, i) => {
+      const bytes = data as Uint8Array;
+      assertEquals(bytes.length, sizes[i % sizes.length]);
+      for (let at = 0; at < bytes.length; at++) {
+        if (bytes[at] !== ((at * 31 + i) & 0xff)) throw new Error(`message ${i} is wrong from byte ${at} on`);
+      }
+    });
+  } finally {
+    for (const each of [a, b]) each.links.close();
+  }
+});
+
+Deno.test("a member with another token or of another cluster is refused, and so is a page", async () => {
+  const a = new Member("a");
+  const strangers = [new Member("b", { token: "b".repeat(64) }), new Member("c", { cluster: "other" })];
+  await a.links.listen();
+  try {
+    for (const stranger of strangers) {
+      await stranger.links.listen();
+      stranger.links.dial(addressOf(a));
+    }
+    const page = new WebSocket(`ws://${addressOf(a)}/chain`, {
+      origin: "http://example.org",
+      headers: {
+        "x-rayd-token": TOKEN,
+        "x-rayd-cluster": "c",
+        "x-rayd-version": VERSION,
+        "x-rayd-protocol": "1",
+      },
+    });
+    let said = false;
+    page.on("error", () => {});
+    page.on("open", () => page.send(JSON.stringify({ member: "e", incarnation: 1, book: {} })));
+    page.on("message", () => said = true);
+    await new Promise((resolve) => page.on("close", resolve));
+    assertEquals(said, false);
+    // One that is let in comes after those who are not.
+    const friend = new Member("d");
+    await friend.links.listen();
+    friend.links.dial(addressOf(a));
+    await a.until(() => "d" in a.links.book);
+    friend.links.close();
+    assertEquals(Object.keys(a.links.book).sort(), ["a", "d"]);
+  } finally {
+    for (const each of [a, ...strangers]) each.links.close();
+  }
+});
