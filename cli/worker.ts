@@ -90,7 +90,7 @@ async function startReplica(
   const parent = `${stateDirectory()}/replicas`;
   Deno.mkdirSync(parent, { recursive: true, mode: 0o700 });
   removeLeft(parent);
-  const directory = `${parent}/${Deno.pid}-${randomHex(8)}`;
+  const directory = `${parent}/${prefix()}${Deno.pid}-${randomHex(8)}`;
   Deno.mkdirSync(directory, { mode: 0o700 });
   const store: ControlStore = await startControlStore({
     directory,
@@ -118,13 +118,24 @@ async function startReplica(
   };
 }
 
-/** Removes what processes that were killed have left. */
+/** Machines may share a home; processes are a machine's own. */
+function prefix(): string {
+  return `${Deno.hostname()}.`;
+}
+
+/** Removes what processes of this machine that were killed have left. */
 function removeLeft(parent: string): void {
   for (const { name } of Deno.readDirSync(parent)) {
+    if (!name.startsWith(prefix())) continue;
     try {
-      Deno.statSync(`/proc/${Number(name.split("-")[0])}`);
+      Deno.statSync(`/proc/${Number(name.slice(prefix().length).split("-")[0])}`);
     } catch {
-      Deno.removeSync(`${parent}/${name}`, { recursive: true });
+      // Another process that starts may be at it, too.
+      try {
+        Deno.removeSync(`${parent}/${name}`, { recursive: true });
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
     }
   }
 }

@@ -22,6 +22,7 @@ export const CHAIN_FAULTS = {
   "keep-tail-of-log": "a returning replica keeps what it had that was never committed",
   "keep-state-when-copying": "a copy is written over what the member had before",
   "copy-unheld": "the copy of the state is taken piece by piece, while the state changes",
+  "copy-unsettled": "a copy lacks what the state has put off writing to the end of the transaction",
   "promote-unsynced": "a joining member becomes the tail before it has all",
   "synced-long-ago": "a tail says in a new epoch what was so in an old one: that the joining member has all",
   "commit-without-joiner": "the tail commits without the joining member after saying that it will not",

@@ -203,7 +203,10 @@ export class ChainLinks {
     socket.on(
       "message",
       ((data, binary) => {
-        if (from !== undefined) return this.#events.received(from, binary ? data : text(data));
+        // What is binary is kept for a while, and lies in a block that the socket reads into again.
+        if (from !== undefined) {
+          return this.#events.received(from, binary ? Uint8Array.from(data) : text(data));
+        }
         const hello = JSON.parse(text(data)) as Hello;
         from = hello.member;
         this.learn(hello.book);

@@ -462,6 +462,8 @@ export class ChainReplica {
 
   #startCopy(): void {
     assert(this.#log.last.seq === this.#log.applied.seq, "a tail copies a state that it has not applied");
+    // Of what this transaction has applied, the shard has put some off.
+    if (!this.#faults.has("copy-unsettled")) this.#shard.settle();
     this.#copy = copyOf(this.#storage, this.#log.applied, this.#options.copyEntries);
   }
 

@@ -34,6 +34,8 @@ export class SimMember {
   #incarnation = 0;
   #master: ChainMaster | undefined;
   #replica: ChainReplica | undefined;
+  /** What has arrived for the replica in this turn. */
+  #events: ReplicaEvent[] = [];
   /** What was applied, and is not committed to the disk. */
   #applied: ChainEntry[] = [];
   /** What waits while the process does not get to run. */
@@ -115,6 +117,7 @@ export class SimMember {
   crash(): void {
     this.#master = this.#replica = undefined;
     this.#waiting = undefined;
+    this.#events = [];
     this.#disk.rollback();
     this.#metaDisk.rollback();
   }
@@ -221,9 +224,24 @@ export class SimMember {
   }
 
   #replicaStep(event: ReplicaEvent): void {
+    if (this.#replica === undefined) return;
+    // What arrives in one turn is one transaction.
+    this.#events.push(event);
+    if (this.#events.length > 1) return;
+    const { plan, time } = this.#world;
+    if (event.type === "configure" || plan.turnMs === 0) return this.#settle();
+    const run = this.#incarnation;
+    time.after(this.#world.chance() * plan.turnMs, () => {
+      if (run === this.#incarnation) this.#runs(() => this.#settle());
+    });
+  }
+
+  #settle(): void {
     const replica = this.#replica;
+    const events = this.#events;
+    this.#events = [];
     if (replica === undefined) return;
-    replica.step(event);
+    for (const event of events) replica.step(event);
     const effects = replica.settle();
     const applied = this.#applied;
     this.#applied = [];

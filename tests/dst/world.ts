@@ -39,6 +39,8 @@ export interface Plan {
   readonly doubles: number;
   readonly delayMs: number;
   readonly strikes: number;
+  /** How long a member collects what it is told before it writes; 0: not at all. */
+  readonly turnMs: number;
   /** How many messages are late, and by how much at most. */
   readonly late: number;
   readonly lateMs: number;
@@ -219,6 +221,7 @@ export class World {
       doubles: chance() < 0.5 ? 0 : chance() * 0.1,
       delayMs: 1 + this.below(8),
       strikes: chance() < 0.5 ? 0 : 0.002,
+      turnMs: this.#seed % 4 === 0 ? 1 + this.#seed / 4 % 8 : 0,
       late: chance() < 0.5 ? 0.02 : 0.2,
       lateMs: chance() < 0.5 ? 300 : 80,
       tailLate: chance() < 0.25,
