@@ -216,11 +216,11 @@ export class ChainMember {
       this.#master = this.#makeMaster();
       return;
     }
-    if (this.#master.config?.epoch !== before) this.#configure();
     for (const { to, message } of sends) {
       if (to === this.#options.member) this.#own.push(message);
       else this.#options.send(to, JSON.stringify(message));
     }
+    if (this.#master.config?.epoch !== before) this.#configure();
     for (let message; (message = this.#own.shift()) !== undefined;) {
       this.#step({ type: "message", from: this.#options.member, message });
     }

@@ -85,6 +85,7 @@ export class ChainReplica {
   #log: ChainLog;
   #config: ChainConfig | undefined;
   // On disk, with the position up to which entries are applied:
+  /** The last epoch in which it has begun to join. */
   #adopted: number;
   #syncedEpoch: number;
   #copying: boolean;
@@ -236,11 +237,11 @@ export class ChainReplica {
     this.#ackedUp = NOTHING;
     if (this.#faults.has("no-resend")) this.#sent = this.#log.last.seq;
     else this.#sent = undefined;
-    if (epoch > this.#adopted) {
+    // A member that joins takes back what may have been decided otherwise since: once an epoch, not again when it restarts.
+    if (this.#joins && epoch > this.#adopted) {
       this.#adopted = epoch;
       this.#dirty = true;
-      // What was not committed then may have been decided otherwise since.
-      if (this.#joins && !this.#faults.has("keep-tail-of-log")) this.#truncate();
+      if (!this.#faults.has("keep-tail-of-log")) this.#truncate();
     }
     this.#commit();
     if (this.#upstream !== undefined) this.#sayPosition();
