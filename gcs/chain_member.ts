@@ -186,7 +186,14 @@ export class ChainMember {
     if (this.#closed) return;
     const byShard = new Map<number, { from: MemberId; message: ReturnType<typeof decodeReplicaMessage> }[]>();
     for (const { from, message } of this.#inbox.splice(0)) {
-      const decoded = decodeReplicaMessage(message);
+      let decoded: ReturnType<typeof decodeReplicaMessage>;
+      try {
+        decoded = decodeReplicaMessage(message);
+      } catch (error) {
+        // As if it had been lost.
+        this.#options.log("error", `A message of member ${from.slice(0, 8)}: ${(error as Error).message}`);
+        continue;
+      }
       const list = byShard.get(decoded.shard);
       if (list === undefined) byShard.set(decoded.shard, [{ from, message: decoded }]);
       else list.push({ from, message: decoded });
