@@ -120,7 +120,9 @@ export class Cluster {
     this.#balanced = {
       backlog: () => node.backlog(),
       giveAway: (accept) => node.giveAway(accept),
-      place: (task, limitMs) => task.foreign ? undefined : this.#place(task, limitMs),
+      // What is to be spread stays where that has put it.
+      place: (task, limitMs) =>
+        task.foreign || task.entry.settings.placement?.spread ? undefined : this.#place(task, limitMs),
       delegate: (task, remote) => this.#delegate(task, remote),
     };
   }

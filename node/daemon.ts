@@ -220,13 +220,17 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       },
     },
   });
+  // The head sees to what may go from the control store; where there is none any more, the first of the others does.
+  const collects = () =>
+    config.role === "head" ||
+    [...others].every(([id, { role }]) => role !== "head" && id > config.id);
   const jobs = running.jobs = new Jobs(
     gcs,
     config.id,
     systemClock,
     code,
     () => node.codeInUse(),
-    config.role === "head",
+    collects,
     wallClock,
   );
   let closed = false;

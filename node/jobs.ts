@@ -57,7 +57,7 @@ export class Jobs {
     clock: Clock,
     code: CodeStore,
     inUse: () => Iterable<string>,
-    collects: boolean,
+    collects: () => boolean,
     wall: () => number,
   ) {
     this.#gcs = gcs;
@@ -78,14 +78,15 @@ export class Jobs {
         code.touch(hash);
       }
     });
-    if (!collects) return;
     const collector = new CodeCollector();
     every(LINEAGE_MS, () => {
+      if (!collects()) return;
       Promise.all([this.#collectLineage(), this.#collectEvents(wall())]).catch(() => {
         // The control store is away: next time.
       });
     });
     every(COLLECT_MS, () => {
+      if (!collects()) return;
       this.#collect(collector, clock.now()).catch(() => {
         // The control store is away: next time.
       });
