@@ -278,7 +278,8 @@ export class GcsServer {
   }
 
   #apply(index: number, queue: readonly Queued[]): void {
-    const writes = queue.filter(({ message }) => message.type === "request" && message.sequence > 0);
+    const isWrite = ({ message }: Queued) => message.type === "request" && message.sequence > 0;
+    const writes = queue.filter(isWrite);
     if (writes.length > 0) {
       this.#member.run(index, (replica) => {
         for (const { connection, message } of writes) {
@@ -294,7 +295,7 @@ export class GcsServer {
         }
       });
     }
-    if (writes.length < queue.length) this.#read(index, queue.filter((queued) => !writes.includes(queued)));
+    if (writes.length < queue.length) this.#read(index, queue.filter((queued) => !isWrite(queued)));
   }
 
   /** What is received lies in blocks that are large; those of a chain's log would be kept for the sake of a few bytes. */
