@@ -41,8 +41,19 @@ ${DAEMON_HELP}`,
       const token = readOrMakeToken(randomHex(32), file);
       const port = parsePort(options.own.port ?? String(HEAD_PORT), "--port");
       const directory = options.own.dir ?? `${stateDirectory()}/head`;
+      const opened = openDirectory(directory, options.own.shards, options.own.replicas);
+      const late = opened.chain === undefined ? undefined : setTimeout(() => {
+        complain(
+          `error: The control store in ${directory} has members elsewhere, and no majority of them answered within ` +
+            `${
+              MEMBERS_MS_MAX / 1000
+            } s. Without one nobody knows what was last agreed. Start the others, or begin a ` +
+            `new cluster with another --dir\n`,
+        );
+        Deno.exit(1);
+      }, MEMBERS_MS_MAX);
       const gcs = await startControlStore({
-        ...openDirectory(directory, options.own.shards, options.own.replicas),
+        ...opened,
         token,
         hostname,
         port,
@@ -53,6 +64,7 @@ ${DAEMON_HELP}`,
         hostname,
         port: gcs.port,
       });
+      clearTimeout(late);
       const address = addressOf(hostname, gcs.port);
       announceReady(
         `rayd head ${daemon.registration.id.slice(0, 8)} is up at ${address}\n\n` +
@@ -72,6 +84,9 @@ ${DAEMON_HELP}`,
     }
   },
 };
+
+/** How long a head that is started again waits for a majority of its control store's members. */
+const MEMBERS_MS_MAX = 30_000;
 
 /** What a control store's directory says of it. */
 interface Directory {
