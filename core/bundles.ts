@@ -15,7 +15,7 @@ const ANCHOR_UNITS = 1_000_000_000;
 const NAME = /^(.*)@([0-9a-f]{32})\/(\d+)$/s;
 
 /** The name of a bundle's share of a resource. @param group 32 hexadecimal digits. */
-export function bundleName(resource: string, group: string, bundle: number): string {
+function bundleName(resource: string, group: string, bundle: number): string {
   return `${resource}@${group}/${bundle}`;
 }
 

@@ -20,7 +20,7 @@ export type Strategy = "PACK" | "STRICT_PACK" | "SPREAD" | "STRICT_SPREAD";
 export const STRATEGIES: readonly Strategy[] = ["PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"];
 
 /** The most bundles of a group. */
-export const BUNDLES_MAX = 1_000;
+const BUNDLES_MAX = 1_000;
 
 /** Amounts in units of 1/10000, by resource name. */
 export type Demand = Readonly<Record<string, number>>;

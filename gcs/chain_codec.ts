@@ -11,19 +11,19 @@ import type { ChainCommand, ChainEntry, Position, ReplicaMessage } from "./chain
 import { readOperation, writeOperation } from "./protocol.ts";
 
 /** Appends a position. */
-export function writePosition(to: ByteWriter, { seq, epoch, hash }: Position): void {
+function writePosition(to: ByteWriter, { seq, epoch, hash }: Position): void {
   to.f64(seq);
   to.f64(epoch);
   to.u32(hash);
 }
 
 /** Reads a position. */
-export function readPosition(from: ByteReader): Position {
+function readPosition(from: ByteReader): Position {
   return { seq: from.size(), epoch: from.size(), hash: from.u32() };
 }
 
 /** Appends an entry. */
-export function writeEntry(to: ByteWriter, entry: ChainEntry): void {
+function writeEntry(to: ByteWriter, entry: ChainEntry): void {
   writePosition(to, entry);
   const { command } = entry;
   switch (command.kind) {

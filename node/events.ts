@@ -16,7 +16,7 @@ import type { GcsClient } from "../gcs/client.ts";
 export const EVENTS = "event/";
 
 /** The entries that a node has, and the most events of one: of a flood, the last are as good as all. */
-export const PLACES = 20, BATCH_MAX = 50;
+const PLACES = 20, BATCH_MAX = 50;
 
 /** How long they are kept, in milliseconds. */
 export const EVENTS_KEPT_MS = 24 * 3_600_000;

@@ -34,11 +34,15 @@ interface Waiter {
 
 const SELF = -1;
 
+/** How often it is looked whether a group that waits can be reserved: a plan looks at all nodes. */
+const LOOK_MS = 20;
+
 /** The placement groups of one node. */
 export class Groups {
   readonly #node: NodeParts;
   readonly #coordinator: GroupCoordinator;
   readonly #bundles: Bundles;
+  #lookedAt = -Infinity;
   readonly #waiters = new Map<string, Waiter[]>();
 
   /** @param node What the node is made of. */
@@ -132,7 +136,10 @@ export class Groups {
   /** Time has passed, or tasks have ended, or nodes have more room. */
   look(): void {
     if (this.#bundles.busy) this.#bundles.settle();
-    if (this.#coordinator.busy) this.#step({ type: "look", now: this.#node.now() });
+    const now = this.#node.now();
+    if (now - this.#lookedAt < LOOK_MS || !this.#coordinator.busy) return;
+    this.#lookedAt = now;
+    this.#step({ type: "look", now });
   }
 
   /** A task waits for a bundle that no node is known to have: whether its group is there at all is asked. */

@@ -22,7 +22,7 @@ import type { TaskRecord } from "./tasks.ts";
 export type Row = Readonly<Record<string, string | number>>;
 
 /** The most rows of one answer; of more, the first ones are told. */
-export const ROWS_MAX = 10_000;
+const ROWS_MAX = 10_000;
 
 /** All rows of a kind, and how many there are. */
 export function list(

@@ -1,7 +1,7 @@
 /**
- * The node: the daemon of a machine. It accepts programs and isolates, keeps tasks and objects, and performs what its
- * machines (scheduler, dependencies, directory) decide. It never unpacks a value: arguments and results pass through
- * as bytes.
+ * The node: the daemon of a machine. Here it takes connections of programs, isolates and other nodes, and hands what they
+ * say to its parts (`node/parts.ts`), which keep tasks and objects and perform what the pure machines decide. It never
+ * unpacks a value: arguments and results pass through as bytes.
  *
  * A task's way: *submitted* → (waiting for objects) → ready → sent to an isolate → done. Its outcomes are sealed in
  * the object directory, pushed to whoever submitted it, and whatever waited for them goes on.

@@ -40,7 +40,7 @@ interface Manifest {
 }
 
 /** Checks variables. @throws {UsageError} If they are no texts by name. */
-export function checkEnv(env: unknown): Readonly<Record<string, string>> {
+function checkEnv(env: unknown): Readonly<Record<string, string>> {
   if (typeof env !== "object" || env === null || Array.isArray(env)) {
     throw new UsageError(`Cannot use env ${show(env)}: give texts by name, such as { LEVEL: "1" }`);
   }
