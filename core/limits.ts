@@ -61,6 +61,20 @@ export const ACTOR_LOG_BYTES_MAX = 256 * 1024 * 1024;
 /** What a logged call takes apart from its arguments, roughly. */
 export const ACTOR_LOG_CALL_BYTES = 256;
 
+/** An argument, or an answer, of an actor's call that is kept in the control store. */
+export const JOURNAL_VALUE_BYTES_MAX = 1024 * 1024;
+
+/** The state of an actor, and the arguments of its constructor, that are kept in the control store. */
+export const JOURNAL_STATE_BYTES_MAX = 256 * 1024 * 1024;
+export const JOURNAL_MADE_BYTES_MAX = 16 * 1024 * 1024;
+
+/** A value of the control store that holds part of an actor's journal; and calls that are written together. */
+export const JOURNAL_PIECE_BYTES = 1024 * 1024;
+export const JOURNAL_BATCH_BYTES = 256 * 1024;
+
+/** How long what a node held is kept for those who take its place. */
+export const HEIR_MS = 30_000;
+
 /** How often in a row the isolate of an actor may die without one new answer before the actor is given up. */
 export const ACTOR_FRUITLESS_STARTS_MAX = 3;
 

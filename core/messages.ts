@@ -19,7 +19,7 @@ import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
 export type Outcome =
@@ -138,6 +138,17 @@ export type ToNode =
     readonly args: Outcome;
   }
   | { readonly type: "killActor"; readonly actor: TaskId; readonly restart: boolean }
+  /** Of a peer: answers of an actor's calls that nobody will ask for again. */
+  | { readonly type: "forget"; readonly actor: TaskId; readonly calls: readonly TaskId[] }
+  /**
+   * Of a peer, before it tells the result of a task that it was given: calls that the task has made there, whose answers must
+   * be kept for as long as the task may be run again.
+   */
+  | {
+    readonly type: "bequeath";
+    readonly handle: number;
+    readonly calls: readonly { readonly actor: TaskId; readonly call: TaskId }[];
+  }
   /** Answered with a {@link FoundActor}, packed, which the asker then holds; or with null. */
   | {
     readonly type: "findActor";
@@ -264,8 +275,10 @@ export type FromNode =
     readonly handle: number;
     readonly instance: number;
     readonly attempt: number;
-    /** It was answered before: only its effect on the actor is wanted. */
+    /** It ran before, in an instance that is gone. */
     readonly replaying: boolean;
+    /** Nobody wants its outcome, which was told before: only its effect on the actor. */
+    readonly silent: boolean;
     readonly task: TaskId;
     readonly job: TaskId;
     readonly fn: number;

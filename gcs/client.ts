@@ -134,6 +134,11 @@ export class GcsClient {
     return this.#head !== undefined;
   }
 
+  /** Whether the connection was closed for good. */
+  get closed(): boolean {
+    return this.#closed !== undefined;
+  }
+
   /** Who is who in the store, once connected. */
   get map(): StoreMap | undefined {
     return this.#map;

@@ -14,7 +14,7 @@ import type { ByteReader, ByteWriter } from "../transport/bytes.ts";
 import type { GcsChange, GcsEntry, GcsOp, GcsResult } from "./shard.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const GCS_PROTOCOL = 2;
+export const GCS_PROTOCOL = 3;
 
 /** Who in the store takes what, as clients are told. Addresses are HOST:PORT; one may be empty: where it was asked. */
 export interface StoreMap {
@@ -228,7 +228,8 @@ export function writeOperation(to: ByteWriter, operation: GcsOp): void {
       to.f64(operation.expect);
       return to.blob(operation.value);
     case "delete":
-      to.u8(4);
+    case "check":
+      to.u8(operation.kind === "delete" ? 4 : 5);
       to.text(operation.key);
       return to.f64(operation.expect);
     default:
@@ -376,6 +377,8 @@ export function readOperation(from: ByteReader): GcsOp {
       return { kind: "put", lease: kind === 3, key: readKey(from), expect: from.f64(), value: from.blob() };
     case 4:
       return { kind: "delete", key: readKey(from), expect: from.f64() };
+    case 5:
+      return { kind: "check", key: readKey(from), expect: from.f64() };
     default:
       throw new ProtocolError(`Cannot read a request: there is no operation ${kind}`);
   }

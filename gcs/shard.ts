@@ -30,7 +30,9 @@ export type GcsOp =
     /** The entry goes with the client that writes it. */
     readonly lease: boolean;
   }
-  | { readonly kind: "delete"; readonly key: string; readonly expect: number };
+  | { readonly kind: "delete"; readonly key: string; readonly expect: number }
+  /** Changes nothing: the other operations of the command take effect only if the entry has that revision. */
+  | { readonly kind: "check"; readonly key: string; readonly expect: number };
 
 /** What an operation gives. */
 export type GcsResult =
@@ -99,6 +101,9 @@ export interface ShardStorage {
 export const CHANGES_KEPT_MAX = 20_000;
 /** Fewer are kept if their values are larger than this: published code and files are, and stay in memory for that long. */
 export const CHANGES_BYTES_MAX = 32 * 1024 * 1024;
+
+/** A list is told in parts that are not much larger than this. */
+const LIST_BYTES_MAX = 8 * 1024 * 1024;
 
 const REVISION = "revision";
 
@@ -189,9 +194,7 @@ export class Shard {
         ? { kind: "conflict", revision: this.#storage.get(key)?.revision ?? 0 }
         : { kind: "skipped" };
     });
-    const conditional = operations.some((operation) =>
-      (operation.kind === "put" || operation.kind === "delete") && operation.expect !== ANY
-    );
+    const conditional = operations.some((operation) => "expect" in operation && operation.expect !== ANY);
     if (conditional) record.results.set(sequence, results);
     return results;
   }
@@ -267,7 +270,7 @@ export class Shard {
   }
 
   #conflicts(operation: GcsOp): boolean {
-    if (operation.kind !== "put" && operation.kind !== "delete" || operation.expect === ANY) return false;
+    if (!("expect" in operation) || operation.expect === ANY) return false;
     return (this.#storage.get(operation.key)?.revision ?? 0) !== operation.expect;
   }
 
@@ -279,9 +282,13 @@ export class Shard {
     }
     if (operation.kind !== "list") return { kind: "skipped" };
     const entries: GcsEntry[] = [];
+    let bytes = 0;
     for (const [key, { value, revision }] of this.#storage.scan(operation.prefix, operation.after)) {
-      if (entries.length === operation.limit) return { kind: "entries", entries, more: true };
+      if (entries.length === operation.limit || bytes > LIST_BYTES_MAX) {
+        return { kind: "entries", entries, more: true };
+      }
       entries.push({ key, value, revision });
+      bytes += value.length;
     }
     return { kind: "entries", entries, more: false };
   }
@@ -302,6 +309,8 @@ export class Shard {
       case "delete":
         if (this.#storage.get(operation.key) === undefined) return { kind: "done", revision: this.#revision };
         return { kind: "done", revision: this.#delete(operation.key) };
+      case "check":
+        return { kind: "done", revision: operation.expect };
       default:
         unreachable(operation);
     }
@@ -385,10 +394,17 @@ function readClient(bytes: Uint8Array): ClientRecord {
 /** What a shard keeps beside its entries: names for {@link ShardStorage.scanMeta}, each or the prefix of some. */
 export const SHARD_META: readonly string[] = [REVISION, CLIENT];
 
-/** The shard that a key belongs to. FNV-1a, 32 bits. */
+/**
+ * The shard that a key belongs to: a hash (FNV-1a, 32 bits) of what stands in its braces, so that keys with the same can be
+ * written together; or else of all of it.
+ */
 export function shardOf(key: string, shards: number): number {
   if (shards === 1) return 0;
   let hash = 0x811c9dc5;
-  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  const open = key.indexOf("{") + 1;
+  const close = open > 0 ? key.indexOf("}", open) : -1;
+  for (let i = close < 0 ? 0 : open, end = close < 0 ? key.length : close; i < end; i++) {
+    hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  }
   return (hash >>> 0) % shards;
 }

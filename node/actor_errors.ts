@@ -6,11 +6,13 @@
 
 import type { ActorSettings } from "../core/actor_options.ts";
 import {
+  ActorDiedError,
   ActorNameTakenError,
   ActorRestartingError,
   type ErrorRecord,
+  errorToRecord,
   PendingCallsLimitError,
-  type RaydError,
+  RaydError,
   UnschedulableError,
   UsageError,
 } from "../core/errors.ts";
@@ -20,7 +22,7 @@ import { showDemand } from "../core/options.ts";
 import { showPlacement } from "../core/placement.ts";
 import { unreachable } from "../core/unreachable.ts";
 import { type Shape, showShape } from "../scheduler/resources.ts";
-import { unpack } from "../store/serialize.ts";
+import { pack, unpack } from "../store/serialize.ts";
 import { NodeActor } from "./actor_records.ts";
 
 /** The actor can be on no node like this. @param total What the node has. */
@@ -107,4 +109,18 @@ export function readRecord(bytes: Uint8Array): ErrorRecord {
   } catch {
     return { code: "TASK_FAILED", message: "what it threw cannot be read by the node" };
   }
+}
+
+/** What a call of a dead actor gets. */
+export function deathOf({ failure, reason, output, settings }: NodeActor, call: string): Uint8Array {
+  if (failure instanceof RaydError) return pack(errorToRecord(failure)).toBytes().slice();
+  const lines = output.length === 0 ? "" : `. Its last output:\n${output.join("\n")}`;
+  const details = { reason, output: [...output] };
+  const message = `Call ${call} failed: actor ${settings.label} is dead: ${reason}${lines}`;
+  const record = errorToRecord(new ActorDiedError(message, details));
+  if (failure !== undefined) {
+    const { cause } = failure as ErrorRecord;
+    return pack({ ...record, cause }).toBytes().slice();
+  }
+  return pack(record).toBytes().slice();
 }

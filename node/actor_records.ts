@@ -7,14 +7,17 @@
 import type { ActorSettings } from "../core/actor_options.ts";
 import type { ObjectId, TaskId } from "../core/ids.ts";
 import { ACTOR_LOG_CALL_BYTES } from "../core/limits.ts";
+import type { Outcome } from "../core/messages.ts";
 import type { Shape } from "../scheduler/resources.ts";
 import { ActorEntry, type CallPhase, type TableCall } from "./actors.ts";
+import type { Journal } from "./actor_journal.ts";
 import type { Isolate } from "./peers.ts";
 import { type FunctionEntry, type SettingsEntry, type Submitted, TaskRecord } from "./tasks.ts";
 
 /** A call of an actor, or the creation of one: a task that goes to its actor rather than to the scheduler. */
 export class CallRecord extends TaskRecord implements TableCall {
-  readonly actor: NodeActor;
+  /** Its actor; of an actor that is elsewhere, what stands for it. */
+  actor: NodeActor;
   readonly caller: TaskId;
   readonly logBytes: number;
   readonly label: string;
@@ -24,6 +27,12 @@ export class CallRecord extends TaskRecord implements TableCall {
   applied = false;
   /** Times it was sent. */
   sends = 0;
+  /** Its place among all calls of its actor, if those are kept in the control store. */
+  position = -1;
+  /** It was sent by a node that is gone, and may have been answered. */
+  restored = false;
+  /** Its answer is forgotten where the actor is once it is here. */
+  forgetDone = false;
   /** What it waits for, all of it, while it waits. */
   waitsFor: readonly ObjectId[] | undefined = undefined;
 
@@ -54,6 +63,8 @@ export class CallRecord extends TaskRecord implements TableCall {
 export class NodeActor extends ActorEntry<CallRecord> {
   readonly id: TaskId;
   readonly job: TaskId;
+  /** Of one that is to survive its node. */
+  journal: Journal | undefined = undefined;
   readonly asked: Shape;
   /** The one of the shapes that it asked for that it has, or waits for. */
   shape: Shape;
@@ -72,6 +83,8 @@ export class NodeActor extends ActorEntry<CallRecord> {
   checkpoint: ObjectId | undefined = undefined;
   saving: ObjectId[] = [];
   checkpoints = 0;
+  /** Answers that are told once a checkpoint is in the control store (`node/actor_journal.ts`). */
+  withheld: { readonly call: CallRecord; readonly outcomes: readonly Outcome[] }[] = [];
   /** It was told once that it cannot be saved. */
   unsavable = false;
   /** Its last lines of output. */
@@ -89,5 +102,18 @@ export class NodeActor extends ActorEntry<CallRecord> {
     this.id = id;
     this.job = job;
     this.asked = this.shape = shape;
+  }
+
+  /** Calls whose callers wait, in the order in which they are to run. */
+  unansweredCalls(): Set<CallRecord> {
+    const calls = new Set<CallRecord>();
+    const add = (call: CallRecord | undefined) => {
+      if (call !== undefined && !call.answered && !call.finished) calls.add(call);
+    };
+    for (const call of this.log) add(call);
+    for (const call of this.sent) add(call);
+    for (const call of this.queue) add(call);
+    for (const line of this.held.values()) for (const call of line) add(call);
+    return calls;
   }
 }

@@ -11,13 +11,9 @@
 import type { ActorSettings } from "../core/actor_options.ts";
 import { creationSettings } from "../core/actor_options.ts";
 import { assert } from "../core/assert.ts";
-import type { Clock } from "../core/clock.ts";
 import {
   ActorDeadlockError,
-  ActorDiedError,
   ActorUnavailableError,
-  type ErrorRecord,
-  errorToRecord,
   ProtocolError,
   RaydError,
   UsageError,
@@ -32,72 +28,33 @@ import {
 import {
   ACTOR_EXECUTIONS,
   type Dependency,
-  type FoundActor,
   type FromNode,
   type Outcome,
   type ToNode,
 } from "../core/messages.ts";
 import { bundleOf } from "../core/bundles.ts";
 import { groupGone } from "../core/groups.ts";
-import { CPU, type TaskSettings } from "../core/options.ts";
-import type { Placement } from "../core/placement.ts";
 import { unreachable } from "../core/unreachable.ts";
-import type { ResourcePool, Shape } from "../scheduler/resources.ts";
-import type { ObjectStore } from "../store/object_store.ts";
+import type { Shape } from "../scheduler/resources.ts";
 import { pack } from "../store/serialize.ts";
-import { callFailure, nameKey, nameTaken, readRecord, unknownActor, unschedulable } from "./actor_errors.ts";
+import {
+  callFailure,
+  deathOf,
+  nameKey,
+  nameTaken,
+  readRecord,
+  unknownActor,
+  unschedulable,
+} from "./actor_errors.ts";
+import { ActorJournals } from "./actor_journal.ts";
+import { ActorPlaces } from "./actor_places.ts";
+import type { ActorServices } from "./actor_services.ts";
 import { CallRecord, NodeActor } from "./actor_records.ts";
 import { type ActorEffect, type ActorEvent, ActorTable } from "./actors.ts";
-import { AnswerBook } from "./answers.ts";
+import { AnswerBook, type FarCall } from "./answers.ts";
 import { circleOf } from "./deadlock.ts";
-import type { ObjectDirectory } from "./directory.ts";
-import { asksOnce, type Client, type Isolate, type Residents } from "./peers.ts";
+import { asksOnce, type Client, type Isolate } from "./peers.ts";
 import type { FunctionEntry, SettingsEntry, TaskRecord } from "./tasks.ts";
-
-/** What the actors need of their node. */
-export interface ActorServices {
-  readonly clock: Clock;
-  readonly pool: ResourcePool;
-  readonly directory: ObjectDirectory;
-  readonly store: ObjectStore;
-  readonly tasks: Map<TaskId, TaskRecord>;
-  readonly clients: Map<number, Client>;
-  now(): number;
-  flush(): void;
-  log(level: "info" | "warn" | "error", message: string): void;
-  send(client: Client, message: FromNode): void;
-  /** What settings ask for. */
-  shape(settings: Pick<TaskSettings, "demand" | "alternatives">): Shape;
-  settings(settings: TaskSettings): SettingsEntry;
-  /** Takes a task in: its arguments are held. Returns what is missing of them; `undefined` if it has failed. */
-  admit(task: TaskRecord): readonly ObjectId[] | undefined;
-  /** Has the task told when its arguments exist. */
-  awaitArguments(task: TaskRecord, missing: readonly ObjectId[]): void;
-  adopt(client: Client, message: { readonly task: TaskId; readonly handle: number }): boolean;
-  /** Starts the clock of the task's timeout. */
-  limitTime(task: TaskRecord): void;
-  /** Tells an isolate of the function and the settings that a task has. */
-  define(isolate: Isolate, task: TaskRecord): void;
-  argumentsOf(task: TaskRecord): Dependency[];
-  finish(task: TaskRecord, outcomes: readonly Outcome[]): void;
-  fail(task: TaskRecord, error: RaydError): void;
-  failWith(task: TaskRecord, outcome: Outcome): void;
-  /** Lets go of a task's arguments. */
-  unuse(task: TaskRecord): void;
-  drop(id: ObjectId, outcome: Outcome): void;
-  startIsolate(residents: Residents): Isolate;
-  endIsolate(isolate: Isolate): void;
-  /** Whether something with such a placement may be on this node. */
-  mayBeHere(placement: Placement | undefined): boolean;
-  /** Resources were given back: tasks may start. */
-  dispatch(): void;
-  /** In a cluster: names that hold in all of it. */
-  readonly reserveName?: (namespace: string, name: string, actor: FoundActor) => Promise<boolean>;
-  readonly releaseName?: (namespace: string, name: string, actor: TaskId) => void;
-  readonly releaseVirtual?: (actor: TaskId) => void;
-  /** Finds an actor of another node, and holds it for the client. */
-  readonly findName?: (client: Client, namespace: string, name: string) => Promise<FoundActor | undefined>;
-}
 
 /** All actors of one node. */
 export class ActorServer {
@@ -107,9 +64,9 @@ export class ActorServer {
   readonly #names = new Map<string, NodeActor>();
   /** Actors that the passing of time means something to. */
   readonly #timed = new Set<NodeActor>();
-  /** Actors that wait for resources, in order. */
-  #unplaced: NodeActor[] = [];
-  readonly #shared: Isolate[] = [];
+  readonly #places: ActorPlaces;
+  /** What the control store is told of actors that are to survive this node; absent of a node that is alone. */
+  readonly journals: ActorJournals | undefined;
   /** Answers that callers who are run again must get once more. */
   readonly #answers: AnswerBook;
   readonly #effects: ActorEffect<NodeActor, CallRecord>[] = [];
@@ -124,7 +81,22 @@ export class ActorServer {
   /** @param node What the actors need of their node. */
   constructor(node: ActorServices) {
     this.#node = node;
-    this.#answers = new AnswerBook(node.tasks, node.directory);
+    this.#answers = new AnswerBook(node.tasks, node.directory, (call) => node.forgotten(call));
+    this.#places = new ActorPlaces(
+      node,
+      (actor) => this.#step({ type: "placed", actor, now: node.now() }),
+      () => this.#execution(),
+    );
+    const { registry } = node;
+    if (registry === undefined) return;
+    const journals = this.journals = new ActorJournals({
+      ...node,
+      registry,
+      answers: this.#answers,
+      fenced: (actor) => this.#surrender(actor),
+      release: (actor, before) => this.#release(actor, before),
+    });
+    this.#answers.dropped = (actor, call) => journals.forgotten(actor, call);
   }
 
   /** How many actors there are that are not dead. */
@@ -178,16 +150,17 @@ export class ActorServer {
       // Some may have come while the name was asked for.
       const late = missing.filter((object) => this.#node.directory.get(object)?.outcome === undefined);
       if (late.length > 0) this.#node.awaitArguments(creation, late);
-      else this.#step({ type: "created", actor, now: this.#node.now() });
+      else this.#created(actor);
     };
     if (settings.name === "") return begin();
     this.#names.set(nameKey(settings.namespace, settings.name), actor);
-    const { reserveName } = this.#node;
-    if (reserveName === undefined) return begin();
+    const { registry } = this.#node;
+    if (registry === undefined) return begin();
     // Calls wait until it is known that no other node has the name.
     const { module, name } = fn.address;
-    reserveName(settings.namespace, settings.name, { id: hex(id), module, name }).then((free) => {
-      if (actor.state === "dead") return this.#node.releaseName?.(settings.namespace, settings.name, id);
+    const { namespace, name: own } = settings;
+    registry.reserveName(namespace, own, { id: hex(id), module, name }, isLasting(actor)).then((free) => {
+      if (actor.state === "dead") return registry.releaseName(namespace, own, id);
       if (free) begin();
       else {
         const failure = nameTaken(settings);
@@ -199,6 +172,12 @@ export class ActorServer {
       this.#kill(actor, `its name could not be reserved: ${error.message}`);
       this.#node.flush();
     });
+  }
+
+  /** An actor's constructor has its arguments. */
+  #created(actor: NodeActor): void {
+    if (isLasting(actor)) this.journals?.enter(actor);
+    this.#step({ type: "created", actor, now: this.#node.now() });
   }
 
   /** Why an actor cannot be. */
@@ -250,8 +229,8 @@ export class ActorServer {
     fn: FunctionEntry,
     entry: SettingsEntry,
   ): void {
-    const once = asksOnce(client);
-    if (!once) {
+    const peer = client.role === "peer";
+    if (client.role !== "driver") {
       if (
         this.#answers.resend(message.task, (index, kept, outcome) => {
           if (kept) this.#node.directory.retain(client.id, [returnId(message.task, index)]);
@@ -260,11 +239,13 @@ export class ActorServer {
       ) return;
       if (this.#node.adopt(client, message)) return;
     }
-    const parent = once ? undefined : this.#node.tasks.get(message.parent);
+    const parent = asksOnce(client) ? undefined : this.#node.tasks.get(message.parent);
     const known = this.#actors.get(message.actor);
     const actor = known ?? unknownActor(message.actor, this.#node.shape({ demand: {} }));
     const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);
-    if (!once) this.#answers.expect(call);
+    // Until the peer says that nobody will ask again.
+    if (peer && actor.settings.durable) call.answers = [];
+    else if (!asksOnce(client)) this.#answers.expect(call);
     const missing = this.#node.admit(call);
     if (missing === undefined) return;
     if (known === undefined) {
@@ -278,10 +259,74 @@ export class ActorServer {
         ),
       );
     }
-    call.argumentsKept = actor.settings.durable;
     this.#node.limitTime(call);
+    this.#take(actor, call, missing);
+  }
+
+  #take(actor: NodeActor, call: CallRecord, missing: readonly ObjectId[]): void {
+    call.argumentsKept = actor.settings.durable;
     this.#step({ type: "call", actor, call, ready: missing.length === 0 });
     if (missing.length > 0 && !call.finished) this.#node.awaitArguments(call, missing);
+  }
+
+  /** A call that was on its way to another node is this node's, since its actor has come here. */
+  takeOver(call: CallRecord): void {
+    const actor = this.#actors.get(call.actor.id)!;
+    call.remote = -1;
+    const known = this.#answers.answerOf(call.id);
+    if (known !== undefined) return this.#node.finish(call, known);
+    const logged = actor.log.find((other) => other?.id === call.id);
+    if (logged !== undefined) {
+      // It is run again; who waits for it gets that answer.
+      logged.client = call.client;
+      logged.handle = call.handle;
+      logged.results = call.results;
+      logged.forgetDone = call.forgetDone;
+      call.cancelTimeout?.();
+      this.#node.tasks.set(logged.id, logged);
+      return this.#node.unuse(call);
+    }
+    call.actor = actor;
+    if (actor.settings.durable) call.answers ??= [];
+    const missing = call.dependencies.filter((id) => this.#node.directory.get(id)?.outcome === undefined);
+    this.#take(actor, call, missing);
+  }
+
+  /** An actor has come from a node that is gone. @param log Its calls since its checkpoint. */
+  restored(actor: NodeActor, log: readonly (CallRecord | undefined)[]): void {
+    const { settings } = actor;
+    this.#actors.set(actor.id, actor);
+    if (settings.name !== "") this.#names.set(nameKey(settings.namespace, settings.name), actor);
+    if (settings.virtual || settings.checkpointMs > 0) this.#timed.add(actor);
+    this.#step({ type: "restored", actor, log, now: this.#node.now() });
+  }
+
+  /** An actor is another node's by now: here it ends, and nobody is told. */
+  #surrender(actor: NodeActor): void {
+    if (this.#actors.get(actor.id) !== actor || actor.state === "dead") return;
+    this.#node.log("warn", `Actor ${actor.settings.label} goes on elsewhere: this node had been given up`);
+    const calls = [...actor.unansweredCalls()];
+    this.#places.vacate(actor);
+    actor.state = "dead";
+    this.journals?.abandon(actor);
+    this.#actors.delete(actor.id);
+    this.#timed.delete(actor);
+    const key = nameKey(actor.settings.namespace, actor.settings.name);
+    if (this.#names.get(key) === actor) this.#names.delete(key);
+    if (!actor.creation.finished) calls.unshift(actor.creation);
+    this.#node.surrendered(actor.id, calls);
+  }
+
+  /** The control store says that an actor is another node's. */
+  movedAway(id: TaskId): void {
+    const actor = this.#actors.get(id);
+    if (actor?.journal !== undefined) this.#surrender(actor);
+  }
+
+  /** Nobody will ask for the answer of a call again. */
+  forget(call: FarCall): void {
+    if (this.#actors.has(call.actor)) this.#answers.drop(call.call);
+    else this.#node.forgotten(call);
   }
 
   /** Ends an actor, or has it begin anew. */
@@ -308,12 +353,12 @@ export class ActorServer {
     if (actor !== undefined) {
       const { module, name: className } = actor.creation.fn.address;
       this.#node.directory.retain(client.id, [actor.id as string as ObjectId]);
-      return this.#answer(client, request, { id: hex(actor.id), module, name: className });
+      return this.#reply(client, request, { id: hex(actor.id), module, name: className });
     }
     const { findName } = this.#node;
-    if (findName === undefined) return this.#answer(client, request, null);
+    if (findName === undefined) return this.#reply(client, request, null);
     findName(client, namespace, name).catch(() => undefined).then((found) => {
-      if (this.#node.clients.has(client.id)) this.#answer(client, request, found ?? null);
+      if (this.#node.clients.has(client.id)) this.#reply(client, request, found ?? null);
       this.#node.flush();
     });
   }
@@ -321,12 +366,12 @@ export class ActorServer {
   /** Answers when an actor is dead. */
   awaitDeath(client: Client, request: number, id: TaskId): void {
     const actor = this.#actors.get(id);
-    if (actor === undefined) this.#answer(client, request, "no handle to it was left");
-    else if (actor.state === "dead") this.#answer(client, request, actor.reason);
+    if (actor === undefined) this.#reply(client, request, "no handle to it was left");
+    else if (actor.state === "dead") this.#reply(client, request, actor.reason);
     else actor.watchers.push({ client: client.id, request });
   }
 
-  #answer(client: Client, request: number, body: unknown): void {
+  #reply(client: Client, request: number, body: unknown): void {
     this.#node.send(client, { type: "answer", request, body: pack(body).toBytes().slice() });
   }
 
@@ -349,12 +394,13 @@ export class ActorServer {
         this.#kill(actor, "the program that created it ended");
       }
     }
+    this.#answers.jobEnded(job);
   }
 
   /** Time has passed. */
   tick(now: number): void {
     for (const actor of this.#timed) this.#step({ type: "tick", actor, now });
-    this.place();
+    this.#places.place();
   }
 
   // --- What tasks of actors go through ------------------------------------------------------------------------
@@ -363,7 +409,7 @@ export class ActorServer {
   argumentsArrived(call: CallRecord, failure: Outcome | undefined): void {
     const { actor } = call;
     if (call === actor.creation) {
-      if (failure === undefined) return this.#step({ type: "created", actor, now: this.#node.now() });
+      if (failure === undefined) return this.#created(actor);
       this.#node.failWith(call, failure);
       return this.#kill(actor, "its constructor's arguments failed");
     }
@@ -405,16 +451,18 @@ export class ActorServer {
     if (call !== undefined) {
       residents.calls.delete(message.handle);
       call.waitsFor = undefined;
-      this.#lend(call.actor, false);
+      this.#places.lend(call.actor, false);
       if (call.finished) {
         message.outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
       } else {
         if (message.retry || message.outcomes.length < call.entry.settings.returns) {
           throw new ProtocolError("A call ended with too few outcomes");
         }
-        this.#node.finish(call, message.outcomes);
+        this.#answer(call, message.outcomes);
       }
-      return this.#step({ type: "done", actor: call.actor, call, ran: !message.retry, now });
+      this.#step({ type: "done", actor: call.actor, call, ran: !message.retry, now });
+      if (call.actor.withheld.length > 0) this.#step({ type: "save", actor: call.actor });
+      return;
     }
     const work = residents.works.get(message.handle);
     if (work === undefined) return; // of an instance that is gone
@@ -431,6 +479,25 @@ export class ActorServer {
       default:
         unreachable(work.kind);
     }
+  }
+
+  /** A call has its answer, which is told unless nothing of it could be done again elsewhere yet. */
+  #answer(call: CallRecord, outcomes: readonly Outcome[]): void {
+    if (this.journals?.withholds(call)) call.actor.withheld.push({ call, outcomes });
+    else this.#node.finish(call, outcomes);
+  }
+
+  /** Tells answers that were withheld, of calls before a position. */
+  #release(actor: NodeActor, before: number): void {
+    const { withheld } = actor;
+    actor.withheld = withheld.filter(({ call }) => call.position >= before);
+    for (const { call, outcomes } of withheld) {
+      if (call.position >= before) continue;
+      if (!call.finished) this.#node.finish(call, outcomes);
+      else outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
+    }
+    if (actor.withheld.length > 0) this.#step({ type: "save", actor });
+    this.#node.flush();
   }
 
   #constructed(actor: NodeActor, outcome: Outcome): void {
@@ -462,6 +529,7 @@ export class ActorServer {
             `make it durable: false`,
         );
       }
+      this.journals?.unsavable(actor);
       return this.#step({ type: "checkpointed", actor, saved: false, now });
     }
     const record = directory.add(id, 0); // held as if it were yet to be made, for as long as it is the newest
@@ -470,6 +538,7 @@ export class ActorServer {
     const older = actor.checkpoint;
     actor.checkpoint = id;
     if (older !== undefined) directory.unuse(older);
+    this.journals?.saved(actor, actor.log.slice(0, actor.covering[0]), id, outcome);
     this.#step({ type: "checkpointed", actor, saved: true, now });
   }
 
@@ -477,7 +546,7 @@ export class ActorServer {
   waiting(task: TaskRecord, objects: readonly ObjectId[]): void {
     if (task instanceof CallRecord) {
       task.waitsFor = objects;
-      this.#lend(task.actor, true);
+      this.#places.lend(task.actor, true);
     } else this.#answers.waits.set(task, objects);
     const circle = circleOf(task, objects, this.#node.tasks, this.#answers.waits);
     if (circle === undefined) return;
@@ -501,16 +570,7 @@ export class ActorServer {
       return;
     }
     task.waitsFor = undefined;
-    this.#lend(task.actor, false);
-  }
-
-  #lend(actor: NodeActor, lend: boolean): void {
-    if (actor.lent === lend || !actor.acquired || actor.shape.cpu === 0) return;
-    actor.lent = lend;
-    if (lend) {
-      this.#node.pool.giveCpu(actor.shape);
-      this.#node.dispatch();
-    } else this.#node.pool.takeCpu(actor.shape);
+    this.#places.lend(task.actor, false);
   }
 
   /** A line that an actor printed. */
@@ -536,24 +596,23 @@ export class ActorServer {
   /** An isolate for actors is gone. @param blame Whether that may be the doing of what it ran. */
   isolateGone(isolate: Isolate, reason: string, blame: boolean): void {
     const residents = isolate.residents!;
-    const at = this.#shared.indexOf(isolate);
-    if (at >= 0) this.#shared.splice(at, 1);
+    this.#places.isolateGone(isolate);
     const actors = [...residents.actors];
     residents.actors.clear();
     residents.calls.clear();
     residents.works.clear();
     for (const actor of actors) {
       actor.isolate = undefined;
-      this.#dropCheckpoints(actor);
+      this.#places.dropCheckpoints(actor);
       if (actor.state === "pending") {
         // The isolate did not even start.
-        this.#vacate(actor);
+        this.#places.vacate(actor);
         if (++actor.fruitless >= ACTOR_FRUITLESS_STARTS_MAX) {
           this.#kill(actor, `its isolate did not start: ${reason}`);
-        } else this.#unplaced.push(actor);
+        } else this.#places.add(actor);
       } else this.#step({ type: "isolateGone", actor, reason, blame });
     }
-    this.place();
+    this.#places.place();
   }
 
   // --- Effects ------------------------------------------------------------------------------------------------
@@ -594,6 +653,8 @@ export class ActorServer {
       }
       case "fail":
         return this.#failCall(actor, effect.call, effect.why);
+      case "unlog":
+        return this.journals?.withdrawn(actor, effect.call);
       case "forget": {
         const { call } = effect;
         if (call.argumentsKept) {
@@ -603,8 +664,8 @@ export class ActorServer {
         return this.#answers.scopeEnded(call);
       }
       case "place":
-        this.#unplaced.push(actor);
-        return this.place();
+        this.#places.add(actor);
+        return this.#places.place();
       case "construct":
         return this.#construct(actor);
       case "checkpoint": {
@@ -625,7 +686,7 @@ export class ActorServer {
           hook: effect.hook,
         }));
       case "vacate":
-        return this.#vacate(actor);
+        return this.#places.vacate(actor);
       case "dead":
         return this.#dead(actor);
       default:
@@ -641,12 +702,14 @@ export class ActorServer {
     isolate.residents!.calls.set(handle, call);
     isolate.client.job = call.job;
     call.execution = handle;
+    if (call.sends === 0 && !call.restored && actor.settings.durable) this.journals?.called(actor, call);
     this.#node.send(isolate.client, {
       type: "executeCall",
       handle,
       instance: actor.instance,
       attempt: ++call.sends,
-      replaying,
+      replaying: replaying || call.restored,
+      silent: replaying,
       task: call.id,
       job: call.job,
       fn: call.fn.index,
@@ -729,89 +792,6 @@ export class ActorServer {
     }
   }
 
-  /** Gives resources and isolates to actors that wait for them. */
-  place(): void {
-    if (this.#unplaced.length === 0) return;
-    const waiting = this.#unplaced;
-    this.#unplaced = [];
-    for (const actor of waiting) {
-      if (actor.state !== "pending" || actor.isolate !== undefined) continue;
-      if (!this.#acquire(actor)) {
-        this.#unplaced.push(actor);
-        continue;
-      }
-      const isolate = this.#isolateFor(actor);
-      actor.isolate = isolate;
-      isolate.residents!.actors.add(actor);
-      if (isolate.client !== undefined) this.#step({ type: "placed", actor, now: this.#node.now() });
-    }
-  }
-
-  /** Takes what an actor holds for as long as it lives: the first of what it would be content with. */
-  #acquire(actor: NodeActor): boolean {
-    for (const shape of actor.asked.alternatives) {
-      const gpus = this.#node.pool.hold(shape);
-      if (gpus === undefined) continue;
-      actor.shape = shape;
-      actor.gpus = gpus;
-      actor.acquired = true;
-      return true;
-    }
-    return false;
-  }
-
-  #isolateFor(actor: NodeActor): Isolate {
-    const { shared } = actor.settings;
-    let best: Isolate | undefined;
-    if (shared) {
-      for (const isolate of this.#shared) {
-        if (best === undefined || isolate.residents!.actors.size < best.residents!.actors.size) {
-          best = isolate;
-        }
-      }
-      const enough =
-        this.#shared.length >= Math.max(1, Math.floor((this.#node.pool.total()[CPU] ?? 0) / 10_000));
-      if (best !== undefined && (enough || best.residents!.actors.size === 0)) return best;
-    }
-    const isolate = this.#node.startIsolate({
-      shared,
-      actors: new Set(),
-      calls: new Map(),
-      works: new Map(),
-      knownActors: new Set(),
-    });
-    if (shared) this.#shared.push(isolate);
-    return isolate;
-  }
-
-  #vacate(actor: NodeActor): void {
-    if (actor.acquired) {
-      actor.acquired = false;
-      this.#node.pool.unhold(actor.shape, actor.gpus, actor.lent);
-      actor.lent = false;
-      actor.gpus = [];
-      this.#node.dispatch();
-    }
-    const { isolate } = actor;
-    if (isolate === undefined) return;
-    actor.isolate = undefined;
-    const residents = isolate.residents!;
-    residents.actors.delete(actor);
-    this.#dropCheckpoints(actor);
-    if (!residents.shared) return this.#node.endIsolate(isolate);
-    for (const [handle, call] of residents.calls) if (call.actor === actor) residents.calls.delete(handle);
-    for (const [handle, work] of residents.works) if (work.actor === actor) residents.works.delete(handle);
-    if (isolate.client === undefined) return;
-    const { instance } = actor;
-    this.#node.send(isolate.client, { type: "stopActor", handle: this.#execution(), instance, hook: false });
-  }
-
-  /** Checkpoints that were begun will not be heard of; what they have left in the store goes. */
-  #dropCheckpoints(actor: NodeActor): void {
-    for (const id of actor.saving) this.#node.store.delete(id);
-    actor.saving = [];
-  }
-
   #dead(actor: NodeActor): void {
     const { settings, creation } = actor;
     const { directory } = this.#node;
@@ -819,14 +799,14 @@ export class ActorServer {
     const key = nameKey(settings.namespace, settings.name);
     if (settings.name !== "" && this.#names.get(key) === actor) {
       this.#names.delete(key);
-      this.#node.releaseName?.(settings.namespace, settings.name, actor.id);
+      this.#node.registry?.releaseName(settings.namespace, settings.name, actor.id);
     }
     if (!creation.finished) {
-      this.#node.failWith(creation, { kind: "error", bytes: this.#deathOf(actor, settings.label) });
+      this.#node.failWith(creation, { kind: "error", bytes: deathOf(actor, settings.label) });
     }
     for (const { client: id, request } of actor.watchers) {
       const client = this.#node.clients.get(id);
-      if (client !== undefined) this.#answer(client, request, actor.reason);
+      if (client !== undefined) this.#reply(client, request, actor.reason);
     }
     actor.watchers.length = 0;
     creation.argumentsKept = false;
@@ -840,7 +820,9 @@ export class ActorServer {
     }
     actor.linked.clear();
     const id = actor.id as string as ObjectId;
-    if (settings.virtual) this.#node.releaseVirtual?.(actor.id);
+    if (settings.virtual) this.#node.registry?.releaseVirtual(actor.id);
+    this.journals?.ended(actor);
+    this.#release(actor, Infinity);
     if (settings.virtual || settings.detached) directory.unuse(id);
     if (actor.released && this.#actors.get(actor.id) === actor) this.#actors.delete(actor.id);
   }
@@ -849,30 +831,20 @@ export class ActorServer {
     if (call.finished) return;
     const { name } = call.entry.settings;
     if (why === "died") {
-      return this.#node.failWith(call, { kind: "error", bytes: this.#deathOf(actor, name) });
+      return this.#node.failWith(call, { kind: "error", bytes: deathOf(actor, name) });
     }
     this.#node.fail(call, callFailure(why, name, actor.settings));
-  }
-
-  /** What a call of a dead actor gets. */
-  #deathOf(actor: NodeActor, call: string): Uint8Array {
-    const { failure, reason, output, settings } = actor;
-    if (failure instanceof RaydError) return pack(errorToRecord(failure)).toBytes().slice();
-    const lines = output.length === 0 ? "" : `. Its last output:\n${output.join("\n")}`;
-    const details = { reason, output: [...output] };
-    const message = `Call ${call} failed: actor ${settings.label} is dead: ${reason}${lines}`;
-    const record = errorToRecord(new ActorDiedError(message, details));
-    if (failure !== undefined) {
-      const { cause } = failure as ErrorRecord;
-      return pack({ ...record, cause }).toBytes().slice();
-    }
-    return pack(record).toBytes().slice();
   }
 }
 
 /** Whether an actor takes one call after the other. */
 export function sequential({ settings }: NodeActor): boolean {
   return settings.concurrency === 1 && Object.keys(settings.groups).length === 0;
+}
+
+/** Whether an actor is to survive its node. One that is linked dies with another that is on the same node. */
+export function isLasting({ settings }: NodeActor): boolean {
+  return settings.durable && !settings.linked;
 }
 
 /** What runs in a sequential actor. */

@@ -99,6 +99,13 @@ export type CallFailure = "died" | "restarting" | "limit" | "logFull";
 export type ActorEvent<A, C> =
   /** It was created; its constructor's arguments exist. */
   | { readonly type: "created"; readonly actor: A; readonly now: number }
+  /** It was on a node that is gone: calls since its checkpoint, if it has one, are to run again. */
+  | {
+    readonly type: "restored";
+    readonly actor: A;
+    readonly log: readonly (C | undefined)[];
+    readonly now: number;
+  }
   /** It has its resources, and an isolate that is up. */
   | { readonly type: "placed"; readonly actor: A; readonly now: number }
   | { readonly type: "constructed"; readonly actor: A; readonly now: number }
@@ -115,6 +122,8 @@ export type ActorEvent<A, C> =
   }
   /** A call's caller has got an error: it was cancelled, is out of time, or an argument of it failed. */
   | { readonly type: "removed"; readonly actor: A; readonly call: C }
+  /** Its state is to be saved as soon as that can be. */
+  | { readonly type: "save"; readonly actor: A }
   | { readonly type: "checkpointed"; readonly actor: A; readonly saved: boolean; readonly now: number }
   /** Its isolate is gone. `blame` is false when that was not the actor's doing. */
   | { readonly type: "isolateGone"; readonly actor: A; readonly reason: string; readonly blame: boolean }
@@ -135,6 +144,8 @@ export type ActorEffect<A, C> =
   | { readonly type: "send"; readonly actor: A; readonly call: C; readonly replaying: boolean }
   | { readonly type: "abort"; readonly actor: A; readonly call: C }
   | { readonly type: "fail"; readonly actor: A; readonly call: C; readonly why: CallFailure }
+  /** A call of the log has never run, and will not: its place in the log is empty. */
+  | { readonly type: "unlog"; readonly actor: A; readonly call: C }
   /** A call will never be sent again: its arguments may go. */
   | { readonly type: "forget"; readonly actor: A; readonly call: C }
   /** Save its state as it is after all that was sent; answer with `checkpointed`. */
@@ -164,6 +175,9 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
         actor.activeAt = actor.checkpointedAt = event.now;
         if (actor.state === "pending") effects.push({ type: "place", actor });
         break;
+      case "restored":
+        this.#restored(actor, event.log, event.now);
+        break;
       case "placed":
         if (actor.state !== "pending") break;
         actor.state = "starting";
@@ -191,6 +205,11 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
       case "removed":
         this.#removed(actor, event.call);
         break;
+      case "save":
+        if (actor.state === "alive" && actor.covering.length === 0 && actor.replayed === actor.log.length) {
+          this.#checkpoint(actor);
+        }
+        break;
       case "checkpointed":
         this.#checkpointed(actor, event.saved, event.now);
         break;
@@ -217,6 +236,24 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
         unreachable(event);
     }
     return effects;
+  }
+
+  #restored(actor: A, log: readonly (C | undefined)[], now: number): void {
+    actor.activeAt = actor.checkpointedAt = now;
+    for (const call of log) {
+      if (call === undefined) {
+        actor.log.push(undefined);
+        continue;
+      }
+      call.phase = "ended"; // until it is sent
+      call.ready = true;
+      actor.log.push(call);
+      actor.logBytes += call.logBytes;
+      actor.unanswered++;
+    }
+    actor.sinceCheckpoint = log.length;
+    if (actor.state === "asleep" && log.length > 0) this.#wake(actor);
+    else if (actor.state === "pending") this.#effects.push({ type: "place", actor });
   }
 
   #call(actor: A, call: C, ready: boolean): void {
@@ -331,6 +368,7 @@ export class ActorTable<A extends ActorEntry<C>, C extends TableCall> {
       if (at >= 0) {
         actor.log[at] = undefined;
         actor.logBytes -= call.logBytes;
+        this.#effects.push({ type: "unlog", actor, call });
       }
     }
     this.#effects.push({ type: "forget", actor, call });

@@ -6,6 +6,10 @@
  * caller may be run again; when it ends, they pass to the task that submitted it, which may be run again itself and then
  * submit it anew, and so on up to the program, which never is.
  *
+ * Answers are kept where the actor is. Of calls from other nodes, the caller's node knows how long that must be, and says
+ * when nobody will ask any more (`forget`); until then, answers are kept whoever dies. When a task ends that another node
+ * had submitted, its calls are *bequeathed* to that node, which then knows.
+ *
  * @module
  */
 
@@ -17,14 +21,23 @@ import type { ObjectDirectory } from "./directory.ts";
 import { refersTo } from "./outcomes.ts";
 import type { TaskRecord } from "./tasks.ts";
 
+/** A call of an actor of another node. */
+export interface FarCall {
+  readonly actor: TaskId;
+  readonly call: TaskId;
+}
+
 /** A caller that may be run again. */
 interface Scope {
   readonly parent: TaskId;
+  /** Calls of this node's actors, and of others'. */
   calls: TaskId[];
+  far: FarCall[];
 }
 
 interface Answered {
   readonly actor: NodeActor;
+  readonly job: TaskId;
   readonly outcomes: readonly Outcome[];
 }
 
@@ -32,15 +45,26 @@ interface Answered {
 export class AnswerBook {
   readonly #tasks: ReadonlyMap<TaskId, TaskRecord>;
   readonly #directory: ObjectDirectory;
+  readonly #forgotten: (call: FarCall) => void;
   readonly #scopes = new Map<TaskId, Scope>();
   readonly #answered = new Map<TaskId, Answered>();
   /** What tasks wait for that call actors; so that circles are found. */
   readonly waits = new Map<TaskRecord, readonly ObjectId[]>();
+  /** Told of answers of this node's actors that go. */
+  dropped: (actor: NodeActor, call: TaskId) => void = () => {};
 
-  /** @param tasks The tasks that have not ended. @param directory Holds large answers. */
-  constructor(tasks: ReadonlyMap<TaskId, TaskRecord>, directory: ObjectDirectory) {
+  /**
+   * @param tasks The tasks that have not ended. @param directory Holds large answers.
+   * @param forgotten Told of calls of other nodes' actors that nobody here will ask for again.
+   */
+  constructor(
+    tasks: ReadonlyMap<TaskId, TaskRecord>,
+    directory: ObjectDirectory,
+    forgotten: (call: FarCall) => void,
+  ) {
     this.#tasks = tasks;
     this.#directory = directory;
+    this.#forgotten = forgotten;
   }
 
   /** How many answers are kept. */
@@ -54,7 +78,7 @@ export class AnswerBook {
     if (scope !== undefined) return scope;
     const task = this.#tasks.get(id);
     if (task === undefined) return undefined;
-    scope = { parent: task.parent, calls: [] };
+    scope = { parent: task.parent, calls: [], far: [] };
     this.#scopes.set(id, scope);
     return scope;
   }
@@ -67,16 +91,25 @@ export class AnswerBook {
     call.answers = [];
   }
 
+  /** A call of an actor of another node was made here, and ends, by a task that may be run again, or by a program. */
+  expectFar(call: CallRecord): void {
+    const far = { actor: call.actor.id, call: call.id };
+    const scope = this.touch(call.parent);
+    if (scope !== undefined) scope.far.push(far);
+    else call.forgetDone = true;
+  }
+
   /** Any task has ended with its outcomes. */
   finished(task: TaskRecord): void {
     const { actor } = task as Partial<CallRecord>;
     if (actor instanceof NodeActor) {
       if (task.answers !== undefined && task !== actor.creation) {
-        this.#answered.set(task.id, { actor, outcomes: task.answers });
+        this.#answered.set(task.id, { actor, job: task.job, outcomes: task.answers });
       }
+      if ((task as CallRecord).forgetDone) this.#forgotten({ actor: actor.id, call: task.id });
       // A durable actor's call may run once more, to rebuild the actor: until it is forgotten.
       if (!task.argumentsKept) this.scopeEnded(task);
-    } else if (this.#scopes.size > 0) {
+    } else if (this.#scopes.size > 0 || task.bequeathed !== undefined) {
       this.waits.delete(task);
       this.scopeEnded(task);
     }
@@ -85,26 +118,65 @@ export class AnswerBook {
   /** A task, or a logged call, will never be run again. */
   scopeEnded(task: TaskRecord): void {
     const scope = this.#scopes.get(task.id);
-    if (scope === undefined) return;
     this.#scopes.delete(task.id);
-    const parent = this.touch(scope.parent);
+    const far = task.bequeathed === undefined ? scope?.far : [...scope?.far ?? [], ...task.bequeathed];
+    if (scope === undefined && far === undefined) return;
+    const parent = this.touch(task.parent);
     if (parent !== undefined) {
-      for (const id of scope.calls) parent.calls.push(id);
-    } else for (const id of scope.calls) this.#drop(id);
+      for (const id of scope?.calls ?? []) parent.calls.push(id);
+      for (const call of far ?? []) parent.far.push(call);
+    } else {
+      for (const id of scope?.calls ?? []) this.drop(id);
+      for (const call of far ?? []) this.#forgotten(call);
+    }
   }
 
-  #drop(id: TaskId): void {
+  /**
+   * A task that another node had submitted has ended: whoever submitted it sees to the answers of its calls from now on.
+   *
+   * @param self This node's name for its own calls. @returns All that it, and what it submitted, has called.
+   */
+  bequeath(task: TaskRecord): readonly FarCall[] {
+    const scope = this.#scopes.get(task.id);
+    if (scope === undefined) return task.bequeathed ?? NONE;
+    this.#scopes.delete(task.id);
+    const calls = [...scope.far, ...task.bequeathed ?? NONE];
+    for (const call of scope.calls) {
+      const answered = this.#answered.get(call);
+      if (answered !== undefined) calls.push({ actor: answered.actor.id, call });
+    }
+    return calls;
+  }
+
+  /** An answer that nobody will ask for any more. */
+  drop(id: TaskId): void {
     const answered = this.#answered.get(id);
     if (answered === undefined) return;
     this.#answered.delete(id);
     answered.outcomes.forEach((outcome, index) => {
       if (refersTo(outcome)) this.#directory.unuse(returnId(id, index));
     });
+    this.dropped(answered.actor, id);
   }
 
   /** An actor is gone because its creator is: if both come again, they begin anew. */
   forgetActor(actor: NodeActor): void {
-    for (const [id, answered] of this.#answered) if (answered.actor === actor) this.#drop(id);
+    for (const [id, answered] of this.#answered) if (answered.actor === actor) this.drop(id);
+  }
+
+  /** A program has ended, and all its tasks with it. */
+  jobEnded(job: TaskId): void {
+    for (const [id, answered] of this.#answered) if (answered.job === job) this.drop(id);
+  }
+
+  /** The answer of a call, if it is kept. */
+  answerOf(id: TaskId): readonly Outcome[] | undefined {
+    return this.#answered.get(id)?.outcomes;
+  }
+
+  /** Takes up an answer that was given on another node; what it refers to is held. */
+  enter(actor: NodeActor, call: TaskId, job: TaskId, outcomes: readonly Outcome[]): void {
+    this.#answered.set(call, { actor, job, outcomes });
   }
 
   /**
@@ -125,3 +197,5 @@ export class AnswerBook {
     return true;
   }
 }
+
+const NONE: readonly FarCall[] = Object.freeze([]);

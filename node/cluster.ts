@@ -15,21 +15,24 @@
  * @module
  */
 
-import type { ActorSettings } from "../core/actor_options.ts";
-import { ActorUnavailableError, type RaydError, WorkerCrashedError } from "../core/errors.ts";
+import { type RaydError, WorkerCrashedError } from "../core/errors.ts";
 import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
 import { bundleOf } from "../core/bundles.ts";
 import { groupGone } from "../core/groups.ts";
 import { mayRunOn, type PlacedNode, type Placement, showPlacement } from "../core/placement.ts";
-import { type Backlog, balance, type Balanced, IDLE_ONLY_MS } from "../scheduler/balance.ts";
+import { type Backlog, balance, type Balanced } from "../scheduler/balance.ts";
 import type { NodeDescription, NodeLoad } from "../scheduler/global.ts";
 import type { GroupNode } from "../scheduler/group_coordinator.ts";
-import { type ResourcePool, showShape } from "../scheduler/resources.ts";
+import type { TaskSettings } from "../core/options.ts";
+import { type ResourcePool, type Shape, showShape } from "../scheduler/resources.ts";
+import { CallRecord } from "./actor_records.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
+import { FarActors, type Located } from "./far_actors.ts";
 import { refersTo } from "./outcomes.ts";
 import { lacking, Placing } from "./placing.ts";
 import { asksOnce, type Client } from "./peers.ts";
+import { newRemote, type Remote } from "./remote.ts";
 import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
 
 /** What a cluster needs of its node. */
@@ -47,6 +50,20 @@ export interface ClusterServices {
   send(client: Client, message: Message): void;
   /** Whether the actor is one of this node's own. */
   hasActor(id: TaskId): boolean;
+  /** Where an actor is that survives its node, as the control store says. */
+  locate(id: TaskId): Promise<Located | undefined>;
+  /** A call that was to go elsewhere is one of an actor that has come here. */
+  takeOver(call: CallRecord): void;
+  killHere(actor: TaskId, restart: boolean): void;
+  awaitDeathHere(client: Client, request: number, actor: TaskId): void;
+  /** A call of another node's actor was made here. */
+  expectFar(call: CallRecord): void;
+  shape(settings: Pick<TaskSettings, "demand" | "alternatives">): Shape;
+  settings(settings: TaskSettings): SettingsEntry;
+  /** Does something after so many milliseconds. Returns what prevents it. */
+  after(ms: number, work: () => void): () => void;
+  /** Ends a turn: what was queued for clients leaves. */
+  flush(): void;
   /** Takes a task in: its arguments are held. Returns what is missing of them; `undefined` if it has failed. */
   admit(task: TaskRecord): readonly ObjectId[] | undefined;
   limitTime(task: TaskRecord): void;
@@ -72,24 +89,6 @@ export interface ClusterServices {
   output(message: Extract<FromNode, { type: "output" }>): void;
 }
 
-/** A peer: what this node has there. */
-interface Remote {
-  readonly node: TaskId;
-  readonly client: Client;
-  /** What was given to it, by handle, until it has ended there. */
-  readonly pending: Map<number, TaskRecord>;
-  readonly questions: Map<number, { readonly client: number; readonly request: number }>;
-  nextHandle: number;
-  readonly functions: Set<number>;
-  readonly settings: Set<number>;
-  readonly actorSettings: Map<ActorSettings, number>;
-  job: TaskId | undefined;
-  driver: boolean;
-  /** Objects that it is to be told of, at the end of the turn. */
-  retained: ObjectId[];
-  released: ObjectId[];
-}
-
 /** How many tasks are given away in one turn. */
 const GIVEN_TASKS_MAX = 500;
 
@@ -101,8 +100,8 @@ export class Cluster {
   readonly #byNode = new Map<TaskId, Remote>();
   /** Tasks that can never run here, and for which there is no node now. */
   readonly #homeless = new Set<TaskRecord>();
-  /** Actors that can never be here, with what creates them elsewhere. */
-  readonly #homelessActors = new Map<TaskRecord, (remote: Remote) => void>();
+  /** Its dealings with actors of others. */
+  readonly actors: FarActors;
   readonly #touched = new Set<Remote>();
   readonly #self: PlacedNode;
   /** This node is about to end: what it can give to others, it gives. */
@@ -116,6 +115,19 @@ export class Cluster {
   constructor(node: ClusterServices) {
     this.#node = node;
     this.#placing = new Placing(node, (id) => this.#byNode.get(id)?.client.id);
+    this.actors = new FarActors(node, {
+      byClient: (client) => this.#remotes.get(client),
+      byNode: (id) => this.#byNode.get(id),
+      behalf: (remote, task) => this.#behalf(remote, task),
+      give: (task, remote) => this.#give(task, remote),
+      retain: (remote, record) => this.#retain(remote, record),
+      introduce: (client, id, outcome) => this.introduce(client, id, outcome),
+      introduced: () => this.introduced(),
+      mayRunHere: (task) => this.mayRunHere(task),
+      wished: (task, placement, here) => this.#wished(task, placement, here),
+      place: (task, betterThanMs) => this.#place(task, betterThanMs),
+      touch: (remote) => this.#touched.add(remote),
+    });
     this.#self = { id: hex(node.id), labels: node.labels };
     this.#balanced = {
       backlog: () => node.backlog(),
@@ -132,23 +144,11 @@ export class Cluster {
   /** A connection to a peer is up. @returns Whether it is the first one to that node. */
   peerUp(client: Client, description: NodeDescription): boolean {
     if (this.#byNode.has(description.id)) return false;
-    const remote: Remote = {
-      node: description.id,
-      client,
-      pending: new Map(),
-      questions: new Map(),
-      nextHandle: 0,
-      functions: new Set(),
-      settings: new Set(),
-      actorSettings: new Map(),
-      job: undefined,
-      driver: false,
-      retained: [],
-      released: [],
-    };
+    const remote = newRemote(description.id, client);
     this.#remotes.set(client.id, remote);
     this.#byNode.set(description.id, remote);
     this.#placing.global.join(description);
+    this.actors.peerUp(remote);
     this.placeHomeless();
     this.balance();
     return true;
@@ -169,33 +169,32 @@ export class Cluster {
     this.#remotes.delete(client.id);
     this.#byNode.delete(remote.node);
     this.#placing.global.leave(remote.node);
-    const name = hex(remote.node).slice(0, 8);
-    for (const task of remote.pending.values()) this.#retry(task, name);
-    for (const { client: id, request } of remote.questions.values()) {
-      const asker = this.#node.clients.get(id);
-      if (asker !== undefined) this.#node.send(asker, { type: "answer", request, body: NOTHING });
-    }
-    for (const record of [...this.#node.directory.values()]) {
+    const left: ObjectRecord[] = [];
+    for (const record of this.#node.directory.values()) {
       if (record.home !== client.id) continue;
       record.home = undefined;
       record.held = false;
+      left.push(record);
+    }
+    for (const task of remote.pending.values()) {
+      if (task.state === "delegated" && !(task instanceof CallRecord)) this.#retry(task);
+    }
+    this.actors.peerDown(remote, left);
+    for (const record of left) {
       // Whoever wants it later finds out.
-      if (record.outcome === undefined && record.asked) this.#node.remake(record);
+      if (record.home === undefined && record.outcome === undefined && record.asked) {
+        this.#node.remake(record);
+      }
     }
   }
 
   /** A task was on a node that is gone. */
-  #retry(task: TaskRecord, name: string): void {
+  #retry(task: TaskRecord): void {
     task.remote = -1;
     task.collected = undefined;
+    task.bequeathed = undefined;
     if (task.finished) return;
     const { name: what, stream } = task.entry.settings;
-    if (task.state !== "delegated") {
-      return this.#node.fail(
-        task,
-        new ActorUnavailableError(`Call ${what} failed: node ${name}, where the actor was, is gone`),
-      );
-    }
     if (task.failures++ < task.retries) {
       if (stream) task.produced = 0;
       return this.ready(task);
@@ -294,7 +293,8 @@ export class Cluster {
   /** A task is not wanted any more. */
   forget(task: TaskRecord): void {
     this.#homeless.delete(task);
-    this.#homelessActors.delete(task);
+    this.actors.homeless.delete(task);
+    this.actors.created(task);
   }
 
   /** Places what waits for a node, as there may be one now. */
@@ -310,17 +310,17 @@ export class Cluster {
       this.#homeless.delete(task);
       this.#delegate(task, target);
     }
-    for (const [task, create] of [...this.#homelessActors]) {
+    for (const [task, create] of [...this.actors.homeless]) {
       const target = this.#place(task, Infinity);
       if (target === undefined) continue;
-      this.#homelessActors.delete(task);
+      this.actors.homeless.delete(task);
       create(target);
     }
   }
 
   /** A placement group is gone: what waits for its bundles fails. */
   groupGone(group: string): void {
-    for (const task of [...this.#homeless, ...this.#homelessActors.keys()]) {
+    for (const task of [...this.#homeless, ...this.actors.homeless.keys()]) {
       if (bundleOf(task.asked.demand)?.group !== group) continue;
       this.forget(task);
       this.#node.fail(task, groupGone(group, `Task ${task.entry.settings.name}`));
@@ -336,7 +336,7 @@ export class Cluster {
     };
     return [
       ...Array.from(this.#homeless, of("task")),
-      ...Array.from(this.#homelessActors.keys(), of("actor")),
+      ...Array.from(this.actors.homeless.keys(), of("actor")),
     ];
   }
 
@@ -419,186 +419,6 @@ export class Cluster {
     this.#node.send(remote.client, { type: "consumed", task: task.id, count: task.consumed });
   }
 
-  // --- Actors elsewhere ---------------------------------------------------------------------------------------
-
-  /**
-   * Creates an actor on another node, if it cannot be here, or cannot be here now and can be there.
-   *
-   * @returns Whether it is another node's.
-   */
-  createActor(
-    client: Client,
-    message: Extract<ToNode, { type: "createActor" }>,
-    fn: FunctionEntry,
-    entry: SettingsEntry,
-    settings: ActorSettings,
-    job: TaskId,
-  ): boolean {
-    const { directory, pool } = this.#node;
-    const id = message.task as string as ObjectId;
-    if (client.role === "peer" || this.#node.hasActor(message.task)) return false;
-    const known = directory.get(id);
-    if (known?.home !== undefined) return this.#createdElsewhere(client, message.handle, known);
-    const task = new TaskRecord(message, job, fn, entry, client.id);
-    const possible = this.mayRunHere(task);
-    if (possible && settings.linked) return false; // it dies with its creator, which is here
-    const target = this.#placeActor(task, possible && pool.choose(entry.shape) !== undefined, possible);
-    if (target === "here") return false;
-    task.results = [directory.add(id, client.id)];
-    if (this.#node.admit(task) === undefined) return true;
-    const create = (remote: Remote) => this.#createAt(remote, task, settings);
-    if (target !== undefined) create(target);
-    else {
-      this.#homelessActors.set(task, create);
-      this.#node.log("warn", `Actor ${settings.label} waits: ${lacking(task)}`);
-      this.#node.checkGroup(task);
-    }
-    return true;
-  }
-
-  #createAt(remote: Remote, task: TaskRecord, settings: ActorSettings): void {
-    this.#behalf(remote, task);
-    let index = remote.actorSettings.get(settings);
-    if (index === undefined) {
-      remote.actorSettings.set(settings, index = remote.actorSettings.size);
-      this.#node.send(remote.client, { type: "defineActor", index, settings });
-    }
-    const handle = this.#give(task, remote);
-    task.results![0]!.home = remote.client.id;
-    task.results![0]!.held = true;
-    const { parent, dependencies, args, fn, entry } = task;
-    this.#node.send(remote.client, {
-      type: "createActor",
-      handle,
-      task: task.id,
-      parent,
-      fn: fn.index,
-      settings: entry.index,
-      actor: index,
-      dependencies,
-      args,
-    });
-  }
-
-  /**
-   * Has an actor of `get(key)` made, or found, on the node that has it.
-   *
-   * @param node Not this one; `undefined` if it cannot be told which.
-   */
-  createVirtual(
-    node: TaskId | undefined,
-    client: Client,
-    message: Extract<ToNode, { type: "createActor" }>,
-    fn: FunctionEntry,
-    entry: SettingsEntry,
-    settings: ActorSettings,
-    job: TaskId,
-  ): void {
-    const { directory } = this.#node;
-    const id = message.task as string as ObjectId;
-    const task = new TaskRecord(message, job, fn, entry, client.id);
-    task.results = [directory.declare(id, client.id)];
-    if (this.#node.admit(task) === undefined) return;
-    const remote = node === undefined ? undefined : this.#byNode.get(node);
-    if (remote !== undefined) return this.#createAt(remote, task, settings);
-    const why = node === undefined
-      ? "which node has it cannot be asked, as the control store is away"
-      : `it is on node ${hex(node).slice(0, 8)}, to which there is no connection now`;
-    this.#node.fail(
-      task,
-      new ActorUnavailableError(`Actor ${settings.label} cannot be had: ${why}. Try again later`),
-    );
-  }
-
-  /** The node that an actor is known to be on, if it is another one. */
-  homeNode(actor: TaskId): TaskId | undefined {
-    return this.#homeOf(actor as string as ObjectId)?.node;
-  }
-
-  /** Where an actor goes; `undefined` while no node can have it. */
-  #placeActor(task: TaskRecord, room: boolean, possible: boolean): Remote | "here" | undefined {
-    const { placement } = task.entry.settings;
-    if (placement !== undefined) {
-      const target = this.#wished(task, placement, possible);
-      if (target !== undefined) return target;
-    }
-    if (room) return "here";
-    return this.#place(task, possible ? IDLE_ONLY_MS : Infinity) ?? (possible ? "here" : undefined);
-  }
-
-  #createdElsewhere(client: Client, handle: number, record: ObjectRecord): boolean {
-    this.#node.directory.retain(client.id, [record.id]);
-    if (record.outcome === undefined) return true; // its creation is under way, and was adopted
-    this.#node.send(client, { type: "result", handle, index: 0, kept: true, outcome: record.outcome });
-    return true;
-  }
-
-  /** Passes a call on to the node that the actor was heard of from. @returns Whether it is another node's. */
-  call(
-    client: Client,
-    message: Extract<ToNode, { type: "call" }>,
-    fn: FunctionEntry,
-    entry: SettingsEntry,
-    job: TaskId,
-  ): boolean {
-    if (this.#node.hasActor(message.actor)) return false;
-    const home = this.#node.directory.get(message.actor as string as ObjectId)?.home;
-    const remote = home === undefined ? undefined : this.#remotes.get(home);
-    if (remote === undefined) return false;
-    const task = new TaskRecord(message, job, fn, entry, client.id);
-    if (this.#node.admit(task) === undefined) return true;
-    this.#node.limitTime(task);
-    this.#behalf(remote, task);
-    const handle = this.#give(task, remote);
-    const { dependencies, args, parent } = task;
-    this.#node.send(remote.client, {
-      type: "call",
-      handle,
-      task: task.id,
-      parent,
-      actor: message.actor,
-      fn: fn.index,
-      settings: entry.index,
-      dependencies,
-      args,
-    });
-    return true;
-  }
-
-  /** Passes something on that concerns an actor of another node. @returns Whether it is another node's. */
-  killActor(actor: TaskId, restart: boolean): boolean {
-    const remote = this.#homeOf(actor as string as ObjectId);
-    if (remote === undefined) return false;
-    this.#node.send(remote.client, { type: "killActor", actor, restart });
-    return true;
-  }
-
-  /** As {@link killActor}: asks to be told of an actor's death. */
-  awaitDeath(client: Client, request: number, actor: TaskId): boolean {
-    const remote = this.#homeOf(actor as string as ObjectId);
-    if (remote === undefined) return false;
-    const there = remote.nextHandle = (remote.nextHandle + 1) % 0x1_0000_0000;
-    remote.questions.set(there, { client: client.id, request });
-    this.#node.send(remote.client, { type: "awaitDeath", request: there, actor });
-    return true;
-  }
-
-  /** An actor of another node was found by its name: this node holds it from now on. */
-  foundActor(client: Client, actor: TaskId, node: TaskId): boolean {
-    const remote = this.#byNode.get(node);
-    if (remote === undefined) return false;
-    this.introduce(remote.client, actor as string as ObjectId, undefined);
-    this.#node.directory.retain(client.id, [actor as string as ObjectId]);
-    this.introduced();
-    return true;
-  }
-
-  #homeOf(id: ObjectId): Remote | undefined {
-    if (this.#node.hasActor(id as string as TaskId)) return undefined;
-    const home = this.#node.directory.get(id)?.home;
-    return home === undefined ? undefined : this.#remotes.get(home);
-  }
-
   // --- Objects of others --------------------------------------------------------------------------------------
 
   /**
@@ -674,6 +494,7 @@ export class Cluster {
 
   /** An object is not referred to here any more. */
   freed(record: ObjectRecord): void {
+    this.actors.freed(record.id);
     if (record.home === undefined || !record.held) return;
     const remote = this.#remotes.get(record.home);
     if (remote === undefined) return;
@@ -695,7 +516,9 @@ export class Cluster {
   }
 
   #tellHolds(remote: Remote): void {
-    const { retained, released, client } = remote;
+    const { retained, released, forgotten, client } = remote;
+    for (const [actor, calls] of forgotten) this.#node.send(client, { type: "forget", actor, calls });
+    forgotten.clear();
     if (retained.length > 0) {
       remote.retained = [];
       this.#node.send(client, { type: "retain", objects: retained });
@@ -760,7 +583,16 @@ export class Cluster {
       task.produced = index;
       return this.#node.settle(task, index, outcome);
     }
-    if (last) this.#node.finish(task, task.collected as Outcome[]);
+    if (last) {
+      this.actors.created(task);
+      this.#node.finish(task, task.collected as Outcome[]);
+    }
+  }
+
+  /** A peer tells which calls a task has made that was given to it and is about to end. */
+  bequeathed(client: Client, { handle, calls }: Extract<ToNode, { type: "bequeath" }>): void {
+    const task = this.#remotes.get(client.id)?.pending.get(handle);
+    if (task !== undefined) task.bequeathed = calls;
   }
 
   /** Keeps an outcome until all are there. @returns Whether they are. */
@@ -794,5 +626,3 @@ export class Cluster {
     for (const { client } of this.#remotes.values()) this.#node.send(client, { type: "jobEnded", job });
   }
 }
-
-const NOTHING = new Uint8Array(0);

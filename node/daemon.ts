@@ -10,18 +10,19 @@
 
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
-import { hex, type TaskId, taskIdFromHex } from "../core/ids.ts";
+import { hex, taskIdFromHex } from "../core/ids.ts";
 import { LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
-import type { FoundActor } from "../core/messages.ts";
 import { VERSION } from "../core/version.ts";
-import { ABSENT, ANY, GcsClient } from "../gcs/client.ts";
+import { ANY, GcsClient } from "../gcs/client.ts";
 import { ObjectStore } from "../store/object_store.ts";
 import { dialTcp, listenTcp, splitAddress, type TlsOptions } from "../transport/tcp.ts";
 import { CodeStore } from "./code.ts";
 import type { HostConfig, LogLevel } from "./config.ts";
 import { Events } from "./events.ts";
 import { isolateProcesses } from "./hosts.ts";
-import { Jobs } from "./jobs.ts";
+import { actorOf, actorRegistry, ACTORS, readPlace } from "./actor_registry.ts";
+import { ActorMover } from "./actor_mover.ts";
+import { JOBS, Jobs } from "./jobs.ts";
 import { nodeLog } from "./log.ts";
 import {
   describe,
@@ -145,6 +146,8 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const bulk = listenTcp(hostname, 0, config.tls);
   const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
+  const revisions = new Map<string, number>();
+  const registry = actorRegistry(gcs, config.id, JOBS);
   const transfers = new Transfers({
     id: taskIdFromHex(config.id),
     store,
@@ -197,7 +200,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
         }).map(({ value }) => value),
       jobStarted: (job, pid) => jobs.started(hex(job), pid, Math.round(wallClock())),
       jobEnded: (job) => jobs.ended(hex(job)),
-      ...names(gcs, config.id),
+      registry,
       async recordGroup(id, record) {
         if (record === undefined) return void await gcs.delete(GROUPS + id);
         await gcs.put(GROUPS + id, new TextEncoder().encode(record), ANY, true);
@@ -210,6 +213,10 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
         gcs.delete(GROUPS + id).catch((error) =>
           log("warn", `Cannot remove a group: ${(error as Error).message}`)
         );
+      },
+      peerLost: (id) => {
+        const other = others.get(hex(id));
+        if (other !== undefined && !closed) confirmGone(other);
       },
       resourcesChanged: () => {
         const { registration } = running;
@@ -233,6 +240,14 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     collects,
     wallClock,
   );
+  const mover = new ActorMover({
+    registry,
+    clock: systemClock,
+    actors: node.cluster!.actors,
+    leads: collects,
+    isThere: (id) => id === config.id || others.has(id),
+    log,
+  });
   let closed = false;
   serve(programs, (conn) => node.accept(conn));
   peers.serve((stream) => node.acceptPeer(stream));
@@ -254,6 +269,19 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     pid: Deno.pid,
     startedAt: config.startedAt,
   };
+  /**
+   * Where a process is gone, its machine refuses connections to it at once. So the store need not be waited for to give it up;
+   * should the node be there after all, it sees that its entry is gone, and registers anew.
+   */
+  const confirmGone = ({ id, hostname, port }: NodeRegistration) => {
+    dial(hostname, port).then((conn) => conn.close(), (error: Error) => {
+      const revision = revisions.get(id);
+      if (revision === undefined || !(error.cause instanceof Deno.errors.ConnectionRefused)) return;
+      gcs.delete(NODES + id, revision).catch(() => {
+        // This node is ending.
+      });
+    });
+  };
   const dialling = new Set<string>();
   const connectMissing = () => {
     for (const [id, other] of others) {
@@ -270,19 +298,30 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     "info",
     `${config.role} started at ${hostname}:${peers.port}, process ${Deno.pid}, rayd ${VERSION}`,
   );
-  await gcs.watch(NODES, (key, value) => {
+  await gcs.watch(NODES, (key, value, revision) => {
     const id = key.slice(NODES.length);
-    if (id === config.id) return;
+    if (id === config.id) {
+      // If it is the store that has given this node up, it says so when the connection is back.
+      if (value === undefined && gcs.connected && !closed) register(running.registration!).catch(() => {});
+      return;
+    }
     if (value === undefined) {
+      revisions.delete(id);
       others.delete(id);
       transfers.forget(taskIdFromHex(id));
-      return node.nodeGone(taskIdFromHex(id));
+      node.nodeGone(taskIdFromHex(id));
+      return mover.look();
     }
     const other = readRegistration(value);
     others.set(id, other);
+    revisions.set(id, revision);
     node.describe(describe(other));
     connectMissing();
   });
+  await gcs.watch(ACTORS, (key, value, revision) => {
+    node.actorLocated(actorOf(key), value === undefined ? undefined : { place: readPlace(value), revision });
+  });
+  const stopMoving = mover.start();
   await gcs.watch(GROUPS, (key, value) => {
     if (value === undefined) node.groupRemoved(key.slice(GROUPS.length));
   });
@@ -313,6 +352,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       if (closed) return;
       closed = true;
       stopLoads();
+      stopMoving();
       jobs.close();
       cancelRedial();
       for (const listener of [programs, peers, bulk]) listener.close();
@@ -356,56 +396,4 @@ function reportLoads(gcs: GcsClient, node: NodeServer, wallTime: () => number): 
   };
   report();
   return () => cancel();
-}
-
-/** Names of actors, as the control store has them. */
-function names(gcs: GcsClient, self: string) {
-  const virtualKey = (actor: TaskId) => `virtual/${hex(actor)}`;
-  const nodeOf = (value: Uint8Array) => taskIdFromHex(new TextDecoder().decode(value));
-  const keyOf = (namespace: string, name: string) =>
-    `name/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
-  const entryOf = (bytes: Uint8Array) =>
-    JSON.parse(new TextDecoder().decode(bytes)) as FoundActor & { readonly node: string };
-  return {
-    async reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean> {
-      const value = new TextEncoder().encode(JSON.stringify({ ...actor, node: self }));
-      return await gcs.put(keyOf(namespace, name), value, ABSENT, true) !== undefined;
-    },
-    releaseName(namespace: string, name: string, actor: TaskId): void {
-      const key = keyOf(namespace, name);
-      gcs.get(key).then(async (entry) => {
-        if (entry === undefined || entryOf(entry.value).id !== hex(actor)) return;
-        await gcs.delete(key, entry.revision);
-      }).catch(() => {
-        // The node is ending: its names go with it.
-      });
-    },
-    async virtualHome(actor: TaskId): Promise<TaskId> {
-      const key = virtualKey(actor);
-      for (;;) {
-        const entry = await gcs.get(key);
-        if (entry !== undefined) return nodeOf(entry.value);
-        const mine = await gcs.put(key, new TextEncoder().encode(self), ABSENT, true);
-        if (mine !== undefined) return taskIdFromHex(self);
-      }
-    },
-    releaseVirtual(actor: TaskId): void {
-      const key = virtualKey(actor);
-      gcs.get(key).then(async (entry) => {
-        if (entry === undefined || hex(nodeOf(entry.value)) !== self) return;
-        await gcs.delete(key, entry.revision);
-      }).catch(() => {
-        // The node is ending: its actors go with it.
-      });
-    },
-    async findName(
-      namespace: string,
-      name: string,
-    ): Promise<(FoundActor & { readonly node: TaskId }) | undefined> {
-      const entry = await gcs.get(keyOf(namespace, name));
-      if (entry === undefined) return undefined;
-      const found = entryOf(entry.value);
-      return { ...found, node: taskIdFromHex(found.node) };
-    },
-  };
 }

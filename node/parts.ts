@@ -11,11 +11,13 @@
 import type { Clock } from "../core/clock.ts";
 import type { RaydError } from "../core/errors.ts";
 import { hex, type ObjectId, type TaskId } from "../core/ids.ts";
-import type { FoundActor, Message } from "../core/messages.ts";
+import type { Message } from "../core/messages.ts";
 import { CPU, RESOURCE_UNIT } from "../core/options.ts";
 import type { PlacedNode } from "../core/placement.ts";
 import { ResourcePool, Shapes } from "../scheduler/resources.ts";
 import type { ObjectStore } from "../store/object_store.ts";
+import type { ActorRegistry } from "./actor_registry.ts";
+import { ActorRestorer } from "./actor_restorer.ts";
 import { ActorServer } from "./actor_server.ts";
 import { Cancellations } from "./cancellations.ts";
 import { Cluster } from "./cluster.ts";
@@ -24,7 +26,7 @@ import { ObjectDirectory } from "./directory.ts";
 import { Executions } from "./executions.ts";
 import { Groups } from "./groups.ts";
 import { Isolates } from "./isolates.ts";
-import type { LineageLog, LineageTable } from "./lineage_log.ts";
+import type { LineageTable } from "./lineage_log.ts";
 import { Objects } from "./objects.ts";
 import type { Client, IsolateFactory } from "./peers.ts";
 import { Programs } from "./programs.ts";
@@ -67,19 +69,15 @@ export interface Abroad {
   /** A program has connected to this node, or is gone. */
   jobStarted(job: TaskId, pid: number): void;
   jobEnded(job: TaskId): void;
-  /** Reserves an actor's name in the cluster. Resolves with whether it was free. */
-  reserveName(namespace: string, name: string, actor: FoundActor): Promise<boolean>;
-  releaseName(namespace: string, name: string, actor: TaskId): void;
-  findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
-  /** The node that has, or from now on is to have, an actor of `get(key)`: this one, if there is none yet. */
-  virtualHome(actor: TaskId): Promise<TaskId>;
-  /** Such an actor is not here any more. */
-  releaseVirtual(actor: TaskId): void;
+  /** The control store's side of actors. */
+  readonly registry: ActorRegistry;
   /** Tells the cluster of a placement group; without a record, that it is gone. Resolves when others can know. */
   recordGroup(id: string, record: string | undefined): Promise<void>;
   readGroup(id: string): Promise<string | undefined>;
   /** Has a placement group removed that another node coordinates. */
   removeGroup(id: string): void;
+  /** The connection to a node has ended. */
+  peerLost(node: TaskId): void;
   /** What the node offers has changed. */
   resourcesChanged(): void;
   /** Where this node's lineage is kept, and what nodes have left that are gone. */
@@ -109,6 +107,8 @@ export class NodeParts {
   readonly isolates: Isolates;
   readonly groups: Groups;
   readonly actors: ActorServer;
+  /** Takes up actors of nodes that are gone; absent of a node that is alone. */
+  readonly restorer: ActorRestorer | undefined;
   /** Its dealings with others; absent of a node that is alone. */
   readonly cluster: Cluster | undefined;
   /** How long a task takes here, in milliseconds: an average that forgets. */
@@ -143,6 +143,7 @@ export class NodeParts {
     this.groups = new Groups(this);
     this.cluster = options.abroad === undefined ? undefined : new Cluster(clusterServices(this));
     this.actors = new ActorServer(actorServices(this));
+    this.restorer = options.abroad === undefined ? undefined : new ActorRestorer(this, options.abroad);
   }
 
   /** This node, as placement looks at it. */
@@ -190,8 +191,7 @@ export class NodeParts {
   flush(): void {
     this.#time = -1;
     this.cluster?.tellAllHolds();
-    const { log } = this.rebuilder;
-    if (log !== undefined && log.pending) this.#hold(log);
+    this.#hold();
     for (const client of this.#dirty) {
       client.dirty = false;
       client.channel.flush();
@@ -200,17 +200,24 @@ export class NodeParts {
   }
 
   /**
-   * What other nodes are told waits until the lineage is durable that they could come to need; what they are told meanwhile
-   * waits for that which comes up meanwhile.
+   * What other nodes are told waits until the lineage is durable that they could come to need, and the journals of actors;
+   * what they are told meanwhile waits for that which comes up meanwhile.
    */
-  #hold(log: LineageLog): void {
-    const held = this.#dirty.filter(({ role, late }) => role === "peer" && late === undefined);
+  #hold(): void {
+    const { log } = this.rebuilder;
+    const { journals } = this.actors;
+    const journalled = journals?.pending(false) ?? false;
+    if (!journalled && !log?.pending) return;
+    const programs = journalled && journals!.pending(true);
+    const held = this.#dirty.filter(({ role, late }) =>
+      late === undefined && (role === "peer" || programs && role === "driver")
+    );
     if (held.length === 0) return;
     for (const client of held) {
       client.channel.held = true;
       client.late = [];
     }
-    log.settled().then(() => {
+    Promise.all([log?.pending && log.settled(), journalled && journals!.settled()]).then(() => {
       for (const client of held) {
         const late = client.late ?? [];
         client.late = undefined;

@@ -34,6 +34,7 @@ export class Results {
     else this.#node.done++;
     const { returns } = task.entry.settings;
     assert(outcomes.length >= returns, "a task ends with fewer outcomes than it returns");
+    if (task.foreign) this.#bequeath(task);
     for (let i = 0; i < returns; i++) this.settle(task, i, outcomes[i]!);
     if (task.followers !== undefined) {
       for (const follower of task.followers) {
@@ -44,6 +45,16 @@ export class Results {
     if (!task.argumentsKept) this.#node.submissions.unuse(task);
     if (this.#node.cluster !== undefined && !(task instanceof CallRecord)) {
       this.#node.rebuilder.remember(task, outcomes);
+    }
+  }
+
+  /** Whoever gave a task to this node sees from now on to the answers of its calls. */
+  #bequeath(task: TaskRecord): void {
+    const client = this.#node.clients.get(task.client);
+    const calls = this.#node.actors.answers.bequeath(task);
+    task.bequeathed = undefined;
+    if (calls.length > 0 && client !== undefined) {
+      this.#node.send(client, { type: "bequeath", handle: task.handle, calls });
     }
   }
 

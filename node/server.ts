@@ -14,7 +14,7 @@
 import { type ActorSettings, creationSettings } from "../core/actor_options.ts";
 import { ProtocolError, type RaydError, TaskCancelledError } from "../core/errors.ts";
 import { hex, type ObjectId, type TaskId } from "../core/ids.ts";
-import { GREETING_BYTES_MAX, GREETING_MS_MAX, MESSAGE_BYTES_MAX } from "../core/limits.ts";
+import { GREETING_BYTES_MAX, GREETING_MS_MAX, HEIR_MS, MESSAGE_BYTES_MAX } from "../core/limits.ts";
 import {
   ACTOR_EXECUTIONS,
   type FromPeer,
@@ -33,6 +33,7 @@ import { decodeFromPeer, decodeToNode } from "../transport/codec.ts";
 import { sameToken } from "../transport/token.ts";
 import { CallRecord } from "./actor_records.ts";
 import type { Cluster } from "./cluster.ts";
+import type { Located } from "./far_actors.ts";
 import { packError } from "./outcomes.ts";
 import { type NodeOptions, NodeParts } from "./parts.ts";
 import type { Client, Outlet } from "./peers.ts";
@@ -275,6 +276,16 @@ export class NodeServer {
     );
   }
 
+  /** The control store says where an actor is that survives its node; or, without a place, that it is gone. */
+  actorLocated(id: TaskId, located: Located | undefined): void {
+    const { cluster, actors, restorer } = this.#node;
+    cluster!.actors.located(id, located);
+    if (located === undefined) return this.#node.flush();
+    if (located.place.node !== hex(this.#node.options.id)) actors.movedAway(id);
+    else if (located.place.moves > 0 && !actors.has(id)) restorer?.restore(id);
+    this.#node.flush();
+  }
+
   /** The control store says that a placement group is gone. */
   groupRemoved(id: string): void {
     this.#node.groups.removed(id);
@@ -312,7 +323,7 @@ export class NodeServer {
         const { fn, entry } = this.#node.definitions.of(client, message);
         if (this.#node.submissions.ofCancelled(client, message, fn, entry)) return;
         if (client.role === "peer") this.#introduce(client, message);
-        else if (this.#node.cluster !== undefined) {
+        if (this.#node.cluster !== undefined) {
           if (
             client.role !== "driver" && !this.#node.actors.has(message.actor) &&
             this.#node.submissions.adopt(client, message)
@@ -320,7 +331,7 @@ export class NodeServer {
             return;
           }
           if (
-            this.#node.cluster.call(
+            this.#node.cluster.actors.call(
               client,
               message,
               fn,
@@ -385,13 +396,14 @@ export class NodeServer {
         const { fn } = this.#node.definitions.of(client, message);
         const settings = client.actors.get(message.actor);
         if (settings === undefined) throw new ProtocolError(`No actor settings ${message.actor} are defined`);
-        if (client.role === "peer") this.#introduce(client, message);
-        else if (this.#node.cluster !== undefined && !this.#node.actors.has(message.task)) {
-          if (settings.virtual) return this.#createVirtual(client, message, fn, settings);
+        const peer = client.role === "peer";
+        if (peer) this.#introduce(client, message);
+        if (this.#node.cluster !== undefined && !this.#node.actors.has(message.task)) {
+          if (settings.virtual && !peer) return this.#createVirtual(client, message, fn, settings);
           if (client.role !== "driver" && this.#node.submissions.adopt(client, message)) return;
           const entry = this.#node.definitions.settings(creationSettings(settings.label, settings));
           const job = this.#node.programs.jobOf(client, message.parent);
-          if (this.#node.cluster.createActor(client, message, fn, entry, settings, job)) return;
+          if (this.#node.cluster.actors.create(client, message, fn, entry, settings, job)) return;
         }
         return this.#node.actors.create(client, message, fn, settings);
       }
@@ -399,13 +411,20 @@ export class NodeServer {
         client.actors.set(message.index, message.settings);
         return;
       case "killActor":
-        if (this.#node.cluster?.killActor(message.actor, message.restart)) return;
+        if (this.#node.cluster?.actors.kill(message.actor, message.restart)) return;
         return this.#node.actors.kill(message.actor, message.restart);
       case "findActor":
         return this.#node.actors.find(client, message);
       case "awaitDeath":
-        if (this.#node.cluster?.awaitDeath(client, message.request, message.actor)) return;
+        if (this.#node.cluster?.actors.awaitDeath(client, message.request, message.actor)) return;
         return this.#node.actors.awaitDeath(client, message.request, message.actor);
+      case "forget":
+        for (const call of message.calls) {
+          this.#node.actors.forget({ actor: message.actor, call });
+        }
+        return;
+      case "bequeath":
+        return this.#node.cluster?.bequeathed(client, message);
       case "defineFunction":
         client.functions.set(message.index, this.#node.definitions.function(message.address));
         return this.#awaitCode(client, message.address.load);
@@ -479,19 +498,19 @@ export class NodeServer {
     const job = programs.jobOf(client, message.parent);
     const entry = definitions.settings(creationSettings(settings.label, settings));
     const at = (node: TaskId | undefined) => {
-      if (node !== options.id) cluster.createVirtual(node, client, message, fn, entry, settings, job);
+      if (node !== options.id) cluster.actors.createVirtual(node, client, message, fn, entry, settings, job);
       else actors.create(client, message, fn, settings);
     };
-    const known = cluster.homeNode(message.task);
+    const known = cluster.actors.homeNode(message.task);
     if (known !== undefined) return at(known);
     // What can never be here goes to where it can be, as other actors do.
     if (!this.#node.pool.couldEverFit(entry.shape)) {
-      if (!cluster.createActor(client, message, fn, entry, settings, job)) at(options.id);
+      if (!cluster.actors.create(client, message, fn, entry, settings, job)) at(options.id);
       return;
     }
     const { promise: late, resolve } = Promise.withResolvers<undefined>();
     const cancel = this.#node.clock.after(HOME_MS_MAX, () => resolve(undefined));
-    const home = Promise.race([options.abroad!.virtualHome(message.task), late]).finally(cancel);
+    const home = Promise.race([options.abroad!.registry.virtualHome(message.task), late]).finally(cancel);
     this.#holdUntil(client, home, at, () => at(undefined));
   }
 
@@ -619,6 +638,8 @@ export class NodeServer {
     } else if (client.role === "peer") {
       for (const task of [...this.#node.tasks.values()]) {
         if (task.client !== client.id || task.finished) continue;
+        // Who made the call may be run again, and gets the answer then.
+        if (task instanceof CallRecord && task.actor.journal !== undefined) continue;
         this.#node.cancellations.stop(
           task,
           new TaskCancelledError("The node that submitted the task is gone"),
@@ -628,7 +649,17 @@ export class NodeServer {
       }
       const node = this.#node.cluster!.nodeOf(client.id);
       this.#node.cluster!.peerDown(client);
+      if (node !== undefined) this.#node.options.abroad!.peerLost(node);
       if (node !== undefined) this.#node.groups.peerDown(client, node);
+      if (node !== undefined && this.#node.cluster!.actors.anyOn(node)) {
+        // What its actors referred to is needed where they go on.
+        this.#node.clock.after(HEIR_MS, () => {
+          if (this.#node.closed) return;
+          this.#node.directory.clientGone(client.id);
+          this.#node.flush();
+        });
+        return this.#node.flush();
+      }
     }
     this.#node.directory.clientGone(client.id);
     this.#node.flush();

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { taskIdFromHex } from "../core/ids.ts";
+import { type ObjectId, taskIdFromHex } from "../core/ids.ts";
 import { mayRunOn } from "../core/placement.ts";
-import type { ActorServices } from "./actor_server.ts";
+import type { ActorServices } from "./actor_services.ts";
 import type { ClusterServices } from "./cluster.ts";
 import { shapeOf } from "./definitions.ts";
 import type { NodeParts } from "./parts.ts";
@@ -42,25 +42,36 @@ export function actorServices(node: NodeParts): ActorServices {
     endIsolate: (isolate) => isolates.end(isolate, false),
     dispatch: () => executions.step({ type: "tick", now: node.now() }),
     mayBeHere: (placement) => mayRunOn(placement, node.place),
+    id: options.id,
+    nodeOf: (client) => node.cluster?.nodeOf(client),
+    provide: (id) => node.objects.provide(id),
+    forgotten: (call) => {
+      if (node.actors.has(call.actor)) node.actors.forget(call);
+      else node.cluster?.actors.forget(call);
+    },
+    surrendered: (actor, calls) => {
+      // What was said to peers and not sent could tell of what is void.
+      for (const client of node.clients.values()) if (client.role === "peer") client.channel.close();
+      node.cluster?.actors.surrendered(actor, calls);
+    },
     ...names(node),
   };
 }
 
 /** How names of actors hold in the whole cluster. */
-function names(
-  node: NodeParts,
-): Pick<ActorServices, "reserveName" | "releaseName" | "releaseVirtual" | "findName"> {
+function names(node: NodeParts): Pick<ActorServices, "registry" | "findName"> {
   const { abroad } = node.options;
   if (abroad === undefined) return {};
   return {
-    reserveName: abroad.reserveName,
-    releaseName: abroad.releaseName,
-    releaseVirtual: abroad.releaseVirtual,
+    registry: abroad.registry,
     findName: async (client, namespace, name) => {
-      const found = await abroad.findName(namespace, name);
+      const found = await abroad.registry.findName(namespace, name);
       if (found === undefined || !node.clients.has(client.id)) return undefined;
       const { id, module, name: className, node: where } = found;
-      if (!node.cluster!.foundActor(client, taskIdFromHex(id), where)) return undefined;
+      const actor = taskIdFromHex(id);
+      const reached = await node.cluster!.actors.found(client, actor, where);
+      if (reached === undefined || !node.clients.has(client.id)) return undefined;
+      if (reached === "here") node.directory.retain(client.id, [actor as string as ObjectId]);
       return { id, module, name: className };
     },
   };
@@ -88,6 +99,20 @@ export function clusterServices(node: NodeParts): ClusterServices {
       });
     },
     hasActor: (id) => node.actors.has(id),
+    locate: (id) => options.abroad!.registry.get(id),
+    takeOver: (call) => node.actors.takeOver(call),
+    killHere: (actor, restart) => node.actors.kill(actor, restart),
+    awaitDeathHere: (client, request, actor) => node.actors.awaitDeath(client, request, actor),
+    expectFar: (call) => node.actors.answers.expectFar(call),
+    shape: (settings) => shapeOf(node.shapes, settings),
+    settings: (settings) => node.definitions.settings(settings),
+    after: (ms, work) =>
+      node.clock.after(ms, () => {
+        if (node.closed) return;
+        work();
+        node.flush();
+      }),
+    flush: () => node.flush(),
     admit: (task) => submissions.admit(task),
     limitTime: (task) => submissions.limitTime(task),
     ready: (task) => executions.step({ type: "ready", task, now: node.now() }),

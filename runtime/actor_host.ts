@@ -229,9 +229,9 @@ export class ActorHost {
   }
 
   #start(instance: Instance, message: Call, ended: () => void): void {
-    const { handle, attempt, task, job, dependencies, args, replaying } = message;
+    const { handle, attempt, task, job, dependencies, args, replaying, silent } = message;
     const { gpus } = instance;
-    const hosted: Hosted = { instance, replaying, silent: false, result: undefined, ended };
+    const hosted: Hosted = { instance, replaying, silent, result: undefined, ended };
     const settings = this.#callSettings.get(message)!;
     const execution: ExecutionMessage = {
       handle,

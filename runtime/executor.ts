@@ -77,8 +77,8 @@ export interface TaskContext {
   /** In a method of an actor: the name that it is registered under, if any. */
   readonly actorName: string | undefined;
   /**
-   * In a method of a durable actor: the call was answered before, and runs again only to rebuild the actor's state. What
-   * it does to the outside world was done already.
+   * In a method of a durable actor: the call ran before, and runs again to rebuild the actor's state. What it does to the
+   * outside world was done already, or, if the actor's machine is gone, may have been.
    */
   readonly replaying: boolean;
 }
@@ -99,7 +99,7 @@ export interface Hosted {
     /** The class, by its number. */
     readonly fn: number;
   };
-  /** It was answered before: only its effect on the actor is wanted. */
+  /** It ran before, in an instance that is gone. */
   readonly replaying: boolean;
   /** Nobody wants its result, though its failure. */
   readonly silent: boolean;
@@ -606,7 +606,7 @@ export class Executor {
 
   #returned(execution: Execution, value: unknown): void {
     const { message, settings, hosted } = execution;
-    if (hosted !== undefined && (hosted.replaying || hosted.silent)) return this.#done(execution, [], false);
+    if (hosted?.silent) return this.#done(execution, [], false);
     try {
       if (settings.returns === 1) {
         const id = hosted?.result ?? returnId(message.task, 0);
@@ -648,12 +648,12 @@ export class Executor {
   /** Runs a generator and sends its items, never more than a window ahead of the consumer. */
   async #stream(execution: Execution, fn: (...args: unknown[]) => unknown, args: unknown[]): Promise<void> {
     const { message, scope } = execution;
-    const replaying = execution.hosted?.replaying ?? false;
+    const silent = execution.hosted?.silent ?? false;
     let count = 0;
     try {
       for await (const item of fn(...args) as AsyncIterable<unknown>) {
         count++;
-        if (replaying) continue;
+        if (silent) continue;
         const outcome = await this.#client.outcomeNow(returnId(message.task, count), item, `item ${count}`);
         this.#client.send({ type: "yielded", handle: message.handle, index: count, outcome });
         if (this.#clock.now() - this.#flushedAt > RESULT_DELAY_MS) this.#flush();

@@ -7,4 +7,5 @@ export class Deque<T> {
   popFront(): T | undefined;
   peekFront(): T | undefined;
   peekBack(): T | undefined;
+  [Symbol.iterator](): Iterator<T>;
 }

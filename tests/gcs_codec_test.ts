@@ -30,6 +30,7 @@ const operation: fc.Arbitrary<GcsOp> = fc.oneof(
   fc.record({ kind: constant("list"), prefix: text, after: text, limit: u32 }),
   fc.record({ kind: constant("put"), key: text, value: bytes, expect, lease: fc.boolean() }),
   fc.record({ kind: constant("delete"), key: text, expect }),
+  fc.record({ kind: constant("check"), key: text, expect }),
 );
 const result: fc.Arbitrary<GcsResult> = fc.oneof(
   fc.record({ kind: constant("entry"), value: bytes, revision: number }),

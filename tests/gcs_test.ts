@@ -83,6 +83,7 @@ class Model {
         if (this.entries.delete(operation.key)) this.revision++;
         return { kind: "done", revision: this.revision };
       }
+      if (operation.kind === "check") return { kind: "done", revision: operation.expect };
       const entry = operation.kind === "get" ? this.entries.get(operation.key) : undefined;
       return entry === undefined
         ? { kind: "absent" }
@@ -116,6 +117,7 @@ const operation: fc.Arbitrary<GcsOp> = fc.oneof(
     lease: fc.boolean(),
   }),
   fc.record({ kind: fc.constant("delete" as const), key: keys, expect: expectation }),
+  fc.record({ kind: fc.constant("check" as const), key: keys, expect: fc.nat({ max: 12 }) }),
 );
 type Step =
   | { readonly kind: "command"; readonly client: number; readonly operations: readonly GcsOp[] }

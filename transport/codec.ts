@@ -74,6 +74,8 @@ const KIND = {
   executeCall: 43,
   checkpointActor: 44,
   stopActor: 45,
+  forget: 46,
+  bequeath: 47,
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = [
@@ -133,7 +135,7 @@ function fields(to: ByteWriter, m: Message): void {
       to.u32(m.handle);
       to.u32(m.instance);
       to.u32(m.attempt);
-      to.u8(m.replaying ? 1 : 0);
+      to.u8((m.replaying ? 1 : 0) | (m.silent ? 2 : 0));
       to.taskId(m.task);
       to.taskId(m.job);
       to.u32(m.fn);
@@ -234,6 +236,19 @@ function fields(to: ByteWriter, m: Message): void {
     case "killActor":
       to.taskId(m.actor);
       return to.u8(m.restart ? 1 : 0);
+    case "forget":
+      to.taskId(m.actor);
+      to.u32(m.calls.length);
+      for (const call of m.calls) to.taskId(call);
+      return;
+    case "bequeath":
+      to.u32(m.handle);
+      to.u32(m.calls.length);
+      for (const { actor, call } of m.calls) {
+        to.taskId(actor);
+        to.taskId(call);
+      }
+      return;
     case "findActor":
       to.u32(m.request);
       to.text(m.namespace);
@@ -448,6 +463,14 @@ function toNode(from: ByteReader, kind: number): ToNode {
       };
     case KIND.killActor:
       return { type: "killActor", actor: from.taskId(), restart: from.u8() !== 0 };
+    case KIND.forget:
+      return { type: "forget", actor: from.taskId(), calls: from.list(() => from.taskId()) };
+    case KIND.bequeath:
+      return {
+        type: "bequeath",
+        handle: from.u32(),
+        calls: from.list(() => ({ actor: from.taskId(), call: from.taskId() })),
+      };
     case KIND.findActor:
       return { type: "findActor", request: from.u32(), namespace: from.text(), name: from.text() };
     case KIND.awaitDeath:
@@ -523,13 +546,15 @@ function fromNode(from: ByteReader, kind: number): FromNode {
         dependencies: from.list(() => readDependency(from)),
         args: readOutcome(from),
       };
-    case KIND.executeCall:
+    case KIND.executeCall: {
+      const [handle, instance, attempt, flags] = [from.u32(), from.u32(), from.u32(), from.u8()];
       return {
         type: "executeCall",
-        handle: from.u32(),
-        instance: from.u32(),
-        attempt: from.u32(),
-        replaying: from.u8() !== 0,
+        handle,
+        instance,
+        attempt,
+        replaying: (flags & 1) !== 0,
+        silent: (flags & 2) !== 0,
         task: from.taskId(),
         job: from.taskId(),
         fn: from.u32(),
@@ -537,6 +562,7 @@ function fromNode(from: ByteReader, kind: number): FromNode {
         dependencies: from.list(() => readDependency(from)),
         args: readOutcome(from),
       };
+    }
     case KIND.constructActor:
       return {
         type: "constructActor",

@@ -1,0 +1,101 @@
+/**
+ * Gives actors whose node is gone to other nodes. One node of a cluster does so, the one that also sees to what may go from
+ * the control store; if two should do it at once, the record's revision lets one of them have its way.
+ *
+ * The decision is a write to the actor's record, and whoever is named there takes the actor up (`node/actor_restorer.ts`).
+ * So nothing is lost when this node, or that one, dies meanwhile: the next one finds an actor whose node is gone.
+ *
+ * @module
+ */
+
+import type { Clock } from "../core/clock.ts";
+import { hex, type TaskId } from "../core/ids.ts";
+import type { ActorRegistry } from "./actor_registry.ts";
+import type { FarActors, Located } from "./far_actors.ts";
+
+/** What it is told. */
+export interface MoverServices {
+  readonly registry: ActorRegistry;
+  readonly clock: Clock;
+  readonly actors: Pick<FarActors, "places" | "placeAgain">;
+  /** Whether this node is the one that does it. */
+  leads(): boolean;
+  /** Whether a node is there. @param id 32 hexadecimal digits. */
+  isThere(id: string): boolean;
+  log(level: "info" | "warn" | "error", message: string): void;
+}
+
+/** How often it is looked for actors that could not be placed. */
+const LOOK_MS = 1_000;
+
+/**
+ * How long an actor is kept whose program is gone with its node: the node may have been given up by mistake, and go on with
+ * both.
+ */
+const FORSAKEN_MS = 60_000;
+
+/** Moves actors. */
+export class ActorMover {
+  readonly #node: MoverServices;
+  readonly #busy = new Set<TaskId>();
+  /** Actors whose program is gone: since when. */
+  readonly #forsaken = new Map<TaskId, number>();
+  /** Actors that no node can have now. */
+  readonly homeless = new Set<TaskId>();
+
+  /** @param node What it is told. */
+  constructor(node: MoverServices) {
+    this.#node = node;
+  }
+
+  /** Looks now and then. Returns what ends that. */
+  start(): () => void {
+    let cancel: () => void;
+    const again = () => {
+      this.look();
+      cancel = this.#node.clock.after(LOOK_MS, again);
+    };
+    again();
+    return () => cancel();
+  }
+
+  /** Looks for actors whose node is gone. */
+  look(): void {
+    if (!this.#node.leads()) return;
+    for (const [id, located] of this.#node.actors.places) {
+      if (this.#node.isThere(located.place.node) || this.#busy.has(id)) continue;
+      this.#busy.add(id);
+      this.#move(id, located).catch(() => {
+        // The node is ending.
+      }).finally(() => this.#busy.delete(id));
+    }
+  }
+
+  async #move(id: TaskId, { place, revision }: Located): Promise<void> {
+    const { registry, actors, clock, log } = this.#node;
+    if (!place.outlives && !await registry.jobRuns(place.job)) {
+      const since = this.#forsaken.get(id) ?? clock.now();
+      this.#forsaken.set(id, since);
+      if (clock.now() - since < FORSAKEN_MS) return;
+      this.#forsaken.delete(id);
+      this.homeless.delete(id);
+      if (place.name !== "") registry.releaseName(place.namespace, place.name, id);
+      await registry.remove(id, revision);
+      return;
+    }
+    const target = actors.placeAgain(place);
+    if (target === undefined) {
+      if (!this.homeless.has(id)) {
+        log("warn", `Actor ${place.label} waits: its node is gone, and no other has what it asks for`);
+      }
+      this.homeless.add(id);
+      return;
+    }
+    this.homeless.delete(id);
+    const moved = { ...place, node: hex(target), moves: place.moves + 1 };
+    if (await registry.assign(id, revision, moved)) {
+      const [from, to] = [place.node.slice(0, 8), moved.node.slice(0, 8)];
+      log("info", `Actor ${place.label} goes on at node ${to}: node ${from} is gone`);
+    }
+  }
+}
