@@ -125,7 +125,9 @@ export class Objects {
     }
     this.#arriving.delete(id);
     // As an error, it is told as an outcome.
-    return record.outcome?.kind === "stored" ? await this.bring(record) : undefined;
+    if (record.outcome?.kind !== "stored") return undefined;
+    const there = this.isHere(record) || record.spilled !== undefined || record.home !== undefined;
+    return there ? await this.bring(record) : lostError(id);
   }
 
   async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {

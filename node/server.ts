@@ -44,6 +44,9 @@ const DRAIN_LOOK_MS = 20;
 
 /** How long a client waits to be told which node has an actor. */
 const HOME_MS_MAX = 5_000;
+
+/** How long after a node is gone its programs certainly are, for the control store. */
+const JOBS_GONE_MS = 2_000;
 const NO_BYTES = new Uint8Array(0);
 
 /** One node. */
@@ -262,9 +265,29 @@ export class NodeServer {
 
   /** The control store says that a node is gone: its connection is, whether it knows or not. */
   nodeGone(id: TaskId): void {
+    // Its programs are gone with it, which the control store knows a little later.
+    this.#node.clock.after(JOBS_GONE_MS, () => this.#reapActors());
     this.#described.delete(id);
     for (const client of [...this.#node.clients.values()]) {
       if (client.role === "peer" && this.#node.cluster?.nodeOf(client.id) === id) client.channel.close();
+    }
+  }
+
+  /** Actors end whose program is gone. */
+  #reapActors(): void {
+    const { actors, programs, options } = this.#node;
+    const jobs = new Set<TaskId>();
+    for (const { job, state, settings } of actors.all()) {
+      if (state !== "dead" && !settings.detached && !programs.has(job)) jobs.add(job);
+    }
+    for (const job of jobs) {
+      options.abroad!.registry.jobRuns(hex(job)).then((runs) => {
+        if (runs || this.#node.closed) return;
+        actors.jobEnded(job);
+        this.#node.flush();
+      }, () => {
+        // The node is ending.
+      });
     }
   }
 
@@ -338,9 +361,10 @@ export class NodeServer {
               entry,
               this.#node.programs.jobOf(client, message.parent),
             )
-          ) return;
+          ) return this.#argumentsThere(client, message);
         }
-        return this.#node.actors.call(client, message, fn, entry);
+        this.#node.actors.call(client, message, fn, entry);
+        return this.#argumentsThere(client, message);
       }
       case "behalf":
         return this.#node.programs.behalf(client, message.job, message.driver);
@@ -403,9 +427,12 @@ export class NodeServer {
           if (client.role !== "driver" && this.#node.submissions.adopt(client, message)) return;
           const entry = this.#node.definitions.settings(creationSettings(settings.label, settings));
           const job = this.#node.programs.jobOf(client, message.parent);
-          if (this.#node.cluster.actors.create(client, message, fn, entry, settings, job)) return;
+          if (this.#node.cluster.actors.create(client, message, fn, entry, settings, job)) {
+            return this.#argumentsThere(client, message);
+          }
         }
-        return this.#node.actors.create(client, message, fn, settings);
+        this.#node.actors.create(client, message, fn, settings);
+        return this.#argumentsThere(client, message);
       }
       case "defineActor":
         client.actors.set(message.index, message.settings);
@@ -547,6 +574,13 @@ export class NodeServer {
     cluster.introduceAll(client, args);
   }
 
+  /** Large arguments of what a peer asks for lie in the peer's store. */
+  #argumentsThere(client: Client, { task, args }: { readonly task: TaskId; readonly args: Outcome }): void {
+    if (client.role === "peer" && args.kind === "stored") {
+      this.#node.cluster!.introduceArguments(client, task);
+    }
+  }
+
   /** Functions are only there when their code is: until then nothing of the client is looked at. */
   #awaitCode(client: Client, load: string): void {
     const { abroad } = this.#node.options;
@@ -651,17 +685,33 @@ export class NodeServer {
       this.#node.cluster!.peerDown(client);
       if (node !== undefined) this.#node.options.abroad!.peerLost(node);
       if (node !== undefined) this.#node.groups.peerDown(client, node);
-      if (node !== undefined && this.#node.cluster!.actors.anyOn(node)) {
-        // What its actors referred to is needed where they go on.
-        this.#node.clock.after(HEIR_MS, () => {
-          if (this.#node.closed) return;
-          this.#node.directory.clientGone(client.id);
-          this.#node.flush();
-        });
-        return this.#node.flush();
-      }
-    }
-    this.#node.directory.clientGone(client.id);
+      if (node !== undefined) this.#keepForHeirs(client, node);
+    } else this.#node.directory.clientGone(client.id);
     this.#node.flush();
+  }
+
+  /**
+   * A peer is gone. What its actors refer to is needed where they go on; and actors that it had handles of are not let go of
+   * at once, for it may only have lost its connection, or those who go on in its place want them.
+   */
+  #keepForHeirs(client: Client, node: TaskId): void {
+    const { directory, actors, clock } = this.#node;
+    const all = this.#node.cluster!.actors.anyOn(node);
+    const kept: ObjectId[] = [];
+    if (!all) {
+      for (const { id, state, journal } of actors.all()) {
+        if (state === "dead" || journal === undefined) continue;
+        kept.push(id as string as ObjectId);
+        directory.use(id as string as ObjectId);
+      }
+      directory.clientGone(client.id);
+    }
+    if (!all && kept.length === 0) return;
+    clock.after(HEIR_MS, () => {
+      if (this.#node.closed) return;
+      if (all) directory.clientGone(client.id);
+      for (const id of kept) directory.unuse(id);
+      this.#node.flush();
+    });
   }
 }
