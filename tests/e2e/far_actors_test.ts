@@ -6,6 +6,7 @@
  */
 
 import { assertEquals } from "@std/assert";
+import { killActorNodes } from "../chaos/actor_node_kill.ts";
 import { Running } from "./rayd.ts";
 import { parse, TestCluster } from "./test_cluster.ts";
 
@@ -236,4 +237,13 @@ if (import.meta.main) {
   assertEquals((await run.ended()).code, 0, run.stderr + run.stdout);
   const { node: _, now: __, ...printed } = parse(run.stdout);
   assertEquals(printed, { unique: true, moved: true, total: true, orderly: true });
+});
+
+Deno.test("nothing is lost and nothing applied twice, though nodes with actors are killed again and again", async () => {
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+  console.log(`seed ${seed}`);
+  let state = seed;
+  const random = () => (state = Math.imul(state, 1664525) + 1013904223 >>> 0) / 2 ** 32;
+  const { kills, wrong } = await killActorNodes(6, 3, random);
+  assertEquals({ killed: kills > 0, wrong }, { killed: true, wrong: [] });
 });
