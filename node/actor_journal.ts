@@ -78,6 +78,9 @@ export class Journal {
   entered: Promise<number | undefined>;
   /** Nothing more is written. */
   ended = false;
+  /** All parts of it that there are were written by this node; so many of them tell how the actor is made. */
+  whole = false;
+  made = 0;
   /** The position of the next call, and of the first one that is in the actor's log. */
   next = 0;
   first = 0;
@@ -154,6 +157,8 @@ export class ActorJournals {
     const entered = Promise.withResolvers<number | undefined>();
     const journal = actor.journal = new Journal(actor, entered.promise);
     const put = split(bytes).map((piece, i) => ({ part: `made/${number(i)}`, bytes: piece }));
+    journal.whole = true;
+    journal.made = put.length;
     this.#track(
       this.#node.registry.enter(actor.id, place, { put, delete: [] }).then((revision) => {
         entered.resolve(revision);
@@ -242,8 +247,9 @@ export class ActorJournals {
     const { journal } = actor;
     if (journal === undefined || journal.ended) return;
     this.#close(journal);
+    const parts = journal.whole && !journal.isSaving ? partsOf(journal) : undefined;
     journal.entered.then(async (revision) => {
-      if (revision !== undefined) await this.#node.registry.remove(actor.id, revision);
+      if (revision !== undefined) await this.#node.registry.remove(actor.id, revision, parts);
     }).catch(() => {
       // The node is ending: whoever finds the record sees whether anybody needs the actor.
     });
@@ -495,6 +501,17 @@ export class ActorJournals {
     journal.open = undefined;
     this.#open.delete(journal);
   }
+}
+
+/** All parts of a journal. */
+function partsOf({ made, state, pieces, batches, chunks }: Journal): string[] {
+  return [
+    ...Array.from({ length: made }, (_, i) => `made/${number(i)}`),
+    ...(state < 0 ? [] : ["meta"]),
+    ...Array.from({ length: pieces }, (_, i) => `state/${number(state)}/${number(i)}`),
+    ...batches.map((batch) => `call/${number(batch.number)}`),
+    ...Array.from(chunks.keys(), (chunk) => `answer/${number(chunk)}`),
+  ];
 }
 
 /** A number as part of a key, so that keys are in the order of numbers. */

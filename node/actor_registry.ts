@@ -61,8 +61,13 @@ export interface ActorRegistry {
   enter(actor: TaskId, place: ActorPlace, change: JournalChange): Promise<number | undefined>;
   /** Takes a step in its journal. @returns Whether the record has that revision still; otherwise nothing was done. */
   write(actor: TaskId, revision: number, change: JournalChange): Promise<boolean>;
-  /** Removes an actor with all that there is of it. @returns Whether the record had that revision still. */
-  remove(actor: TaskId, revision: number): Promise<boolean>;
+  /**
+   * Removes an actor with all that there is of it.
+   *
+   * @param parts Its journal's parts, if they are known.
+   * @returns Whether the record had that revision still.
+   */
+  remove(actor: TaskId, revision: number, parts?: readonly string[]): Promise<boolean>;
   get(actor: TaskId): Promise<{ readonly place: ActorPlace; readonly revision: number } | undefined>;
   /** Gives an actor to another node. @returns Whether the record had that revision still. */
   assign(actor: TaskId, revision: number, place: ActorPlace): Promise<boolean>;
@@ -222,11 +227,14 @@ export function actorRegistry(gcs: GcsClient, self: string, jobs: string): Actor
         return first?.kind === "done";
       });
     },
-    async remove(actor, revision) {
-      if (!await gcs.delete(keyOf(actor), revision)) return false;
-      const parts = await gcs.list(journalOf(actor));
-      await gcs.many(parts.map(({ key }) => ({ kind: "delete", key, expect: -1 })));
-      return true;
+    async remove(actor, revision, known) {
+      const prefix = journalOf(actor);
+      const parts = known ?? (await gcs.list(prefix)).map(({ key }) => key.slice(prefix.length));
+      const [first] = await gcs.batch([
+        { kind: "delete", key: keyOf(actor), expect: revision },
+        ...operations(actor, { put: [], delete: parts }),
+      ]);
+      return first?.kind === "done";
     },
     async assign(actor, revision, place) {
       return await gcs.put(keyOf(actor), writePlace(place), revision) !== undefined;

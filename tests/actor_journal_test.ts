@@ -1,0 +1,256 @@
+/**
+ * Actors across nodes, without nodes: the bytes of journals, who is given an actor whose node is gone, and for how long
+ * answers are kept for callers elsewhere.
+ *
+ * @module
+ */
+
+import { assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { systemClock } from "../core/clock.ts";
+import { ProtocolError } from "../core/errors.ts";
+import { hex, returnId, type TaskId, taskIdFromBytes, taskIdFromHex } from "../core/ids.ts";
+import { parseTaskOptions } from "../core/options.ts";
+import { shardOf } from "../gcs/shard.ts";
+import { type JournalItem, JournalWriter, readJournal } from "../node/actor_journal_format.ts";
+import { ActorMover } from "../node/actor_mover.ts";
+import type { ActorPlace, ActorRegistry } from "../node/actor_registry.ts";
+import { AnswerBook, type FarCall } from "../node/answers.ts";
+import { Definitions } from "../node/definitions.ts";
+import { ObjectDirectory } from "../node/directory.ts";
+import type { Located } from "../node/far_actors.ts";
+import { NO_CLIENT } from "../node/peers.ts";
+import { TaskRecord } from "../node/tasks.ts";
+import { Shapes } from "../scheduler/resources.ts";
+
+const idOf = (n: number): TaskId => taskIdFromHex(n.toString(16).padStart(32, "0"));
+const id = fc.uint8Array({ minLength: 16, maxLength: 16 }).map(taskIdFromBytes);
+const inline = fc.record({
+  kind: fc.constant("inline" as const),
+  bytes: fc.uint8Array({ maxLength: 20 }),
+  contains: fc.array(id.map((task) => returnId(task, 1)), { maxLength: 2 }),
+});
+const item = fc.oneof(
+  fc.record({
+    kind: fc.constant("call" as const),
+    task: id,
+    parent: id,
+    job: id,
+    name: fc.constantFrom("A#f", "A#g"),
+    args: inline,
+    dependencies: fc.array(fc.record({ object: id.map((task) => returnId(task, 0)), outcome: inline })),
+  }),
+  fc.record({ kind: fc.constant("withdrawn" as const), call: id }),
+  fc.record({
+    kind: fc.constant("answer" as const),
+    job: id,
+    object: id.map((task) => returnId(task, 2)),
+    outcome: inline,
+  }),
+);
+
+Deno.test("a journal is read as it was written, and refused when it was cut short", () => {
+  fc.assert(fc.property(fc.array(item, { maxLength: 8 }), fc.nat(), (items, first) => {
+    const definitions = new Definitions(new Shapes());
+    const writer = new JournalWriter();
+    const expected: unknown[] = [];
+    for (const each of items) {
+      if (each.kind === "withdrawn") writer.withdrawn(each.call);
+      else if (each.kind === "answer") writer.answer(each.job, each.object, each.outcome);
+      else {
+        const { task, parent, job, name, args, dependencies } = each;
+        const address = { load: "code:x", module: "file:///m.ts", name };
+        const settings = parseTaskOptions({}, name, false);
+        const submitted = {
+          handle: 3,
+          task,
+          parent,
+          args,
+          dependencies: dependencies.map(({ object }) => object),
+        };
+        const record = new TaskRecord(
+          submitted,
+          job,
+          definitions.function(address),
+          definitions.settings(settings),
+          NO_CLIENT,
+        );
+        writer.call({ task: record, args, dependencies });
+        expected.push({ kind: "call", task, parent, job, address, settings, args, dependencies });
+        continue;
+      }
+      expected.push(each);
+    }
+    const bytes = writer.bytes({ first });
+    const { header, items: read } = readJournal(bytes);
+    assertEquals(header.first, first);
+    assertEquals(read.map(plain), expected);
+    for (let cut = 0; cut < bytes.length; cut++) {
+      try {
+        // Cut between two messages it is a shorter journal, which is why each is written in one transaction.
+        assertEquals(readJournal(bytes.subarray(0, cut)).items.length < items.length, true);
+      } catch (error) {
+        if (!(error instanceof ProtocolError)) throw error;
+      }
+    }
+  }));
+  assertThrows(() => readJournal(new Uint8Array(3)), ProtocolError, "cut off");
+  assertThrows(() => readJournal(Uint8Array.of(9, 0, 0, 0, 1)), ProtocolError, "cut off");
+});
+
+function plain(item: JournalItem): unknown {
+  if (item.kind !== "call") return item;
+  const { message: { task, parent, args, dependencies }, job, address, settings } = item;
+  return { kind: "call", task, parent, job, address, settings, args, dependencies };
+}
+
+Deno.test("keys with the same text in braces are in one shard, and the others are spread", () => {
+  fc.assert(fc.property(fc.nat().map((n) => n.toString(16)), fc.string(), fc.string(), (tag, a, b) => {
+    const [left, right] = [a.replaceAll("{", ""), b];
+    assertEquals(shardOf(`${left}{${tag}}${right}`, 7), shardOf(`x/{${tag}}`, 7));
+  }));
+  assertEquals(new Set(Array.from({ length: 100 }, (_, i) => shardOf(`actor/{${hex(idOf(i))}}`, 4))).size, 4);
+});
+
+const PLACE: ActorPlace = {
+  node: hex(idOf(1)),
+  moves: 0,
+  job: hex(idOf(90)),
+  module: "file:///m.ts",
+  className: "A",
+  label: "A",
+  namespace: "default",
+  name: "",
+  outlives: false,
+  needs: { demand: {} },
+};
+
+/** A mover, with what it did. */
+function mover(options: { place?: Partial<ActorPlace>; target?: TaskId; runs?: boolean; leads?: boolean }) {
+  const did: string[] = [];
+  const places = new Map<TaskId, Located>([[idOf(5), {
+    place: { ...PLACE, ...options.place },
+    revision: 7,
+  }]]);
+  let now = 0;
+  const registry = {
+    jobRuns: () => Promise.resolve(options.runs ?? true),
+    assign: (_: TaskId, revision: number, { node, moves }: ActorPlace) => {
+      did.push(`assign ${revision} to ${Number.parseInt(node, 16)}, move ${moves}`);
+      return Promise.resolve(true);
+    },
+    remove: () => {
+      did.push("remove");
+      return Promise.resolve(true);
+    },
+    releaseName: (_: string, name: string) => did.push(`release ${name}`),
+  } as unknown as ActorRegistry;
+  const machine = new ActorMover({
+    registry,
+    clock: { ...systemClock, now: () => now },
+    actors: { places, placeAgain: () => options.target },
+    leads: () => options.leads ?? true,
+    isThere: (node) => node === hex(idOf(2)),
+    log: (level) => {
+      if (level === "warn") did.push("warn");
+    },
+  });
+  return {
+    did,
+    machine,
+    async look(at: number) {
+      now = at;
+      machine.look();
+      await systemClock.turn();
+    },
+  };
+}
+
+Deno.test("an actor whose node is gone is given to another by the one node that does so", async () => {
+  const moves = mover({ target: idOf(2) });
+  await moves.look(0);
+  assertEquals(moves.did, ["assign 7 to 2, move 1"]);
+  const elsewhere = mover({ target: idOf(2), place: { node: hex(idOf(2)) } });
+  await elsewhere.look(0);
+  const follower = mover({ target: idOf(2), leads: false });
+  await follower.look(0);
+  assertEquals([...elsewhere.did, ...follower.did], []);
+});
+
+Deno.test("an actor that no node can have waits, and is told of once", async () => {
+  const waits = mover({});
+  await waits.look(0);
+  await waits.look(1_000);
+  assertEquals(waits.did, ["warn"]);
+  assertEquals([...waits.machine.homeless], [idOf(5)]);
+});
+
+Deno.test("an actor whose program is gone as well is removed, though not at once; a detached one goes on", async () => {
+  const forsaken = mover({ runs: false, target: idOf(2), place: { name: "hits" } });
+  await forsaken.look(0);
+  await forsaken.look(59_000);
+  assertEquals(forsaken.did, []);
+  await forsaken.look(60_000);
+  assertEquals(forsaken.did, ["release hits", "remove"]);
+  const detached = mover({ runs: false, target: idOf(2), place: { outlives: true } });
+  await detached.look(0);
+  assertEquals(detached.did, ["assign 7 to 2, move 1"]);
+});
+
+/** A book of answers of a node with these tasks. */
+function book(...running: readonly (readonly [task: number, parent: number])[]) {
+  const definitions = new Definitions(new Shapes());
+  const tasks = new Map<TaskId, TaskRecord>();
+  for (const [task, parent] of running) {
+    const submitted = {
+      handle: 0,
+      task: idOf(task),
+      parent: idOf(parent),
+      dependencies: [],
+      args: { kind: "inline" as const, bytes: new Uint8Array(), contains: [] },
+    };
+    const fn = definitions.function({ load: "code:x", module: "file:///m.ts", name: "f" });
+    const entry = definitions.settings(parseTaskOptions({}, "f", false));
+    tasks.set(idOf(task), new TaskRecord(submitted, idOf(90), fn, entry, NO_CLIENT));
+  }
+  const forgotten: FarCall[] = [];
+  const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
+  const answers = new AnswerBook(tasks, directory, (call) => forgotten.push(call));
+  const call = (parent: number, n: number) => {
+    const far = { actor: { id: idOf(50) }, parent: idOf(parent), id: idOf(n), forgetDone: false };
+    answers.expectFar(far as never);
+    return far;
+  };
+  const end = (task: number) => {
+    const record = tasks.get(idOf(task))!;
+    tasks.delete(idOf(task));
+    answers.finished(record);
+  };
+  return { answers, forgotten, call, end, tasks };
+}
+
+Deno.test("answers of another node's actor are asked to be kept until no caller can be run again", () => {
+  const { call, end, forgotten } = book([1, 90], [2, 1]);
+  assertEquals(call(90, 100).forgetDone, true, "a program asks once");
+  assertEquals(call(2, 101).forgetDone, false);
+  end(2);
+  assertEquals(forgotten, [], "task 1 may be run again, and submits task 2 then");
+  end(1);
+  assertEquals(forgotten, [{ actor: idOf(50), call: idOf(101) }]);
+});
+
+Deno.test("a task that another node has submitted leaves its calls to that node", () => {
+  const there = book([2, 1]);
+  there.call(2, 101);
+  const task = there.tasks.get(idOf(2))!;
+  const calls = there.answers.bequeath(task);
+  there.end(2);
+  assertEquals(calls, [{ actor: idOf(50), call: idOf(101) }]);
+  assertEquals(there.forgotten, []);
+  const here = book([1, 90], [2, 1]);
+  here.tasks.get(idOf(2))!.bequeathed = calls;
+  here.end(2);
+  assertEquals(here.forgotten, []);
+  here.end(1);
+  assertEquals(here.forgotten, calls);
+});
