@@ -89,6 +89,9 @@ export interface Daemon {
 /** How long a node that ends waits for its last event to be written. */
 const LAST_WORD_MS = 200;
 
+/** How often, and how soon again, it is looked whether a node is gone that has lost its connection. */
+const CONFIRM_LOOKS = 10, CONFIRM_MS = 20;
+
 /** How often connections that are missing are made. */
 const REDIAL_MS = 100;
 
@@ -273,8 +276,14 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
    * Where a process is gone, its machine refuses connections to it at once. So the store need not be waited for to give it up;
    * should the node be there after all, it sees that its entry is gone, and registers anew.
    */
-  const confirmGone = ({ id, hostname, port }: NodeRegistration) => {
-    dial(hostname, port).then((conn) => conn.close(), (error: Error) => {
+  const confirmGone = (other: NodeRegistration, looks = CONFIRM_LOOKS) => {
+    const { id, hostname, port } = other;
+    dial(hostname, port).then((conn) => {
+      conn.close();
+      // A process that ends closes one thing after the other.
+      if (looks <= 1 || closed || node.cluster!.has(taskIdFromHex(id))) return;
+      systemClock.after(CONFIRM_MS, () => confirmGone(other, looks - 1));
+    }, (error: Error) => {
       const revision = revisions.get(id);
       if (revision === undefined || !(error.cause instanceof Deno.errors.ConnectionRefused)) return;
       gcs.delete(NODES + id, revision).catch(() => {
