@@ -6,6 +6,7 @@
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { killHeads } from "../chaos/gcs_kill.ts";
+import { Hosts } from "./hosts.ts";
 import { parse, TestCluster } from "./test_cluster.ts";
 import { gone, project, RAYD, rayd, raydOutput, Running } from "./rayd.ts";
 
@@ -649,41 +650,11 @@ Deno.test("rayd stop ends the nodes of this machine, gently", async () => {
   for (const node of cluster.nodes) assertEquals((await node.ended()).code, 0, node.stderr);
 });
 
-/** Network namespaces, joined by a bridge, as hosts of one network; `undefined` where they cannot be made. */
-async function makeHosts(
-  count: number,
-): Promise<({ readonly names: string[] } & AsyncDisposable) | undefined> {
-  const tag = `rayd${Deno.pid % 10_000}`;
-  const ip = async (...args: string[]) => {
-    const { success, stderr } = await new Deno.Command("ip", { args }).output();
-    if (!success) throw new Error(`ip ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
-  };
-  const names = Array.from({ length: count }, (_, i) => `${tag}h${i}`);
-  const remove = async () => {
-    for (const name of names) await ip("netns", "del", name).catch(() => {});
-    await ip("link", "del", `${tag}br`).catch(() => {});
-  };
-  try {
-    await ip("link", "add", `${tag}br`, "type", "bridge");
-    await ip("link", "set", `${tag}br`, "up");
-    for (const [i, name] of names.entries()) {
-      await ip("netns", "add", name);
-      await ip("link", "add", `${tag}v${i}`, "type", "veth", "peer", "name", "eth0", "netns", name);
-      await ip("link", "set", `${tag}v${i}`, "master", `${tag}br`, "up");
-      await ip("-n", name, "addr", "add", `10.77.${Deno.pid % 250}.${i + 1}/24`, "dev", "eth0");
-      await ip("-n", name, "link", "set", "eth0", "up");
-      await ip("-n", name, "link", "set", "lo", "up");
-    }
-  } catch (error) {
-    await remove();
-    console.log(`not tested: network namespaces cannot be made here (${(error as Error).message.trim()})`);
-    return undefined;
-  }
-  return { names, [Symbol.asyncDispose]: remove };
-}
-
 Deno.test("hosts with addresses of their own: each program uses its host's node, and silence is noticed", async () => {
-  await using hosts = await makeHosts(3);
+  await using hosts = await Hosts.make(3).catch((error: Error) => {
+    console.log(`not tested: ${error.message}`);
+    return undefined;
+  });
   if (hosts === undefined) return;
   using directory = project({
     "main.ts": FUNCTIONS + `
@@ -703,20 +674,15 @@ if (import.meta.main) {
   }
 }`,
   });
-  const address = (i: number) => `10.77.${Deno.pid % 250}.${i + 1}`;
   const on = (i: number, args: readonly string[], env: Record<string, string>) =>
-    new Running(["netns", "exec", hosts.names[i]!, RAYD, ...args], {
-      executable: "ip",
-      env,
-      cwd: directory.path,
-    });
+    new Running(hosts.on(i, [RAYD, ...args]), { executable: "ip", env, cwd: directory.path });
   const env: Record<string, string> = { HOME: directory.path };
   const options = (
     i: number,
-  ) => ["--host", address(i), "--insecure-bind", "--cpus", "1", "--store-memory", "128MB"];
+  ) => ["--host", hosts.address(i), "--insecure-bind", "--cpus", "1", "--store-memory", "128MB"];
   await using head = on(0, ["head", "--port", "6380", ...options(0)], env);
   await head.printed("The token is in");
-  env.RAYD_ADDRESS = `${address(0)}:6380`;
+  env.RAYD_ADDRESS = `${hosts.address(0)}:6380`;
   const open = on(1, ["worker", "--cpus", "1", "--store-memory", "128MB"], env);
   assertEquals((await open.ended()).code, 1);
   assertStringIncludes(open.stderr, "Cannot listen on 10.77.");
@@ -729,12 +695,9 @@ if (import.meta.main) {
   assertEquals(parse(fromHost1.stdout), { "two places": 2, "bytes over the network": 6_000_000, "nodes": 3 });
   await using waiting = on(0, ["run", "main.ts", "wait"], env);
   await waiting.printed("nodes:");
-  const link = async (state: string) => {
-    await new Deno.Command("ip", { args: ["-n", hosts.names[1]!, "link", "set", "eth0", state] }).output();
-  };
-  await link("down");
+  await hosts.link(1, "down");
   await waiting.printed("one is missed");
-  await link("up");
+  await hosts.link(1, "up");
   assertEquals((await waiting.ended()).code, 0, waiting.stderr);
   assertEquals(parse(waiting.stdout)["and found again"], true);
 });
