@@ -12,27 +12,18 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import type { Clock } from "../../core/clock.ts";
-import { taskIdFromBytes } from "../../core/ids.ts";
-import { ABSENT, GcsClient } from "../../gcs/client.ts";
 import { splitAddress } from "../../transport/tcp.ts";
 import { project, Running } from "../e2e/rayd.ts";
-import { linearizable, type Operation } from "../linearizable.ts";
+import { Registers, type RegistersReport } from "./registers.ts";
 
 /** What a run has shown. */
-export interface ChainKillReport {
+export interface ChainKillReport extends RegistersReport {
   readonly kills: number;
-  readonly operations: number;
-  /** Operations whose outcome nobody knows. */
-  readonly unknown: number;
-  /** The keys whose history could not have come about: something that was acknowledged was lost, or read too late. */
-  readonly wrong: readonly string[];
   /** Of operations while nothing was killed, and of those that a kill fell into: the longest of each kill, in order. */
   readonly calmMs: number;
   readonly killMs: readonly number[];
 }
 
-const KEYS = 8, OPERATIONS_A_KEY = 120;
 /** How long the store may take to be whole again. */
 const WHOLE_MS_MAX = 60_000;
 
@@ -92,120 +83,25 @@ export async function killReplicas(
       conn.setNoDelay(true);
       return conn;
     };
-    const open = () =>
-      new GcsClient({
-        id: taskIdFromBytes(Uint8Array.from({ length: 16 }, () => random() * 256)),
-        token,
-        clock,
-        connect,
-      });
-    const histories = new Map<string, Operation[]>();
-    const counts = new Map<number, number>();
-    let over = false, value = 0, unknown = 0, longestMs = 0;
-    const work = async (n: number) => {
-      const client = open();
-      await client.start();
-      while (!over) {
-        const slot = Math.floor(random() * KEYS);
-        const count = counts.get(slot) ?? 0;
-        counts.set(slot, count + 1);
-        const key = `${slot}/${Math.floor(count / OPERATIONS_A_KEY)}`;
-        const history = histories.get(key) ?? [];
-        histories.set(key, history);
-        const timed = async <T>(
-          action: (result: T) => Operation["action"],
-          ask: () => Promise<T>,
-          lost?: Operation["action"],
-        ) => {
-          const called = performance.now();
-          try {
-            const result = await ask();
-            const returned = performance.now();
-            longestMs = Math.max(longestMs, returned - called);
-            history.push({ called, returned, action: action(result) });
-            return result;
-          } catch (error) {
-            if (lost !== undefined) history.push({ called, returned: Infinity, action: lost });
-            throw error;
-          }
-        };
-        const read = () =>
-          timed((entry) => ({ kind: "read", value: text(entry?.value) }), () => client.get(key));
-        const kind = random(), next = `${n}.${++value}`;
-        try {
-          if (kind < 0.4) await read();
-          else if (kind < 0.7) {
-            const write = { kind: "write", value: next } as const;
-            await timed(() => write, () => client.put(key, bytes(next)), write);
-          } else {
-            const entry = await read();
-            const swap = { kind: "swap", expected: text(entry?.value), value: next } as const;
-            await timed(
-              (revision) => ({ ...swap, done: revision !== undefined }),
-              () => client.put(key, bytes(next), entry?.revision ?? ABSENT),
-              { ...swap, done: undefined },
-            );
-          }
-        } catch {
-          unknown++;
-        }
-      }
-      client.close();
-    };
-    const workers = Array.from({ length: clients }, (_, n) => work(n));
+    const registers = new Registers(clients, { token, connect, random });
     const killMs: number[] = [];
     let calmMs = 0;
     for (let i = 0; i < kills; i++) {
       await new Promise((resolve) => setTimeout(resolve, 200 + random() * 300));
-      calmMs = Math.max(calmMs, longestMs);
-      longestMs = 0;
+      calmMs = Math.max(calmMs, registers.takeLongestMs());
       const [victim] = nodes.splice(Math.floor(random() * nodes.length), 1);
       await victim!.running.kill("SIGKILL");
       await new Promise((resolve) => setTimeout(resolve, 300));
-      killMs.push(longestMs);
+      killMs.push(registers.takeLongestMs());
       if (victim!.isHead) await startHead(port);
       else await startWorker();
       epoch = await whole(epoch);
-      longestMs = 0;
+      registers.takeLongestMs();
     }
-    over = true;
-    await Promise.all(workers);
-    // All that was acknowledged is there at the end: a last read of each key is part of its history.
-    const reader = open();
-    await reader.start();
-    for (const [key, history] of histories) {
-      const called = performance.now();
-      const entry = await reader.get(key);
-      history.push({
-        called,
-        returned: performance.now(),
-        action: { kind: "read", value: text(entry?.value) },
-      });
-    }
-    reader.close();
-    const operations = [...histories.values()].reduce((sum, history) => sum + history.length, 0);
-    const wrong = [...histories].filter(([, history]) => !linearizable(history)).map(([key]) => key);
-    return { kills, operations, unknown, wrong, calmMs, killMs };
+    return { kills, ...await registers.finish(), calmMs, killMs };
   } finally {
     for (const { running } of nodes) await running[Symbol.asyncDispose]();
   }
-}
-
-const clock: Clock = {
-  now: () => performance.now(),
-  after(ms, callback) {
-    const timer = setTimeout(callback, ms);
-    return () => clearTimeout(timer);
-  },
-  turn: () => new Promise((resolve) => setTimeout(resolve, 0)),
-};
-
-function bytes(text: string): Uint8Array {
-  return new TextEncoder().encode(text);
-}
-
-function text(bytes: Uint8Array | undefined): string | undefined {
-  return bytes === undefined ? undefined : new TextDecoder().decode(bytes);
 }
 
 if (import.meta.main) {

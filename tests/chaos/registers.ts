@@ -1,0 +1,186 @@
+/**
+ * Clients of a control store that read, write and swap a few keys, and write down what they saw, so that a checker can say
+ * whether it could have come about: that nothing acknowledged was lost, and nothing read too late.
+ *
+ * An operation whose outcome nobody knows may have taken effect at any time since, or never. So a checker's work grows
+ * with the operations that overlap, and each key is left after a while: its history stays short enough to be checked.
+ *
+ * @module
+ */
+
+import type { Clock } from "../../core/clock.ts";
+import { taskIdFromBytes } from "../../core/ids.ts";
+import { ABSENT, GcsClient } from "../../gcs/client.ts";
+import { linearizable, type Operation } from "../linearizable.ts";
+
+/** What the clients are given. */
+export interface RegistersOptions {
+  readonly token: string;
+  /** Opens a connection: to a member of the store, or to any that can be reached. */
+  readonly connect: (address: string | undefined) => Promise<Deno.Conn>;
+  /** Gives numbers from 0 to 1. */
+  readonly random: () => number;
+  /** How long a client rests after each operation; 0 unless given. */
+  readonly restMs?: number;
+}
+
+/** What they have seen. */
+export interface RegistersReport {
+  readonly operations: number;
+  /** Operations whose outcome nobody knows. */
+  readonly unknown: number;
+  /** The keys whose history could not have come about. */
+  readonly wrong: readonly string[];
+}
+
+/** Keys that are used at once, and operations on one before another takes its place. */
+const KEYS = 8, OPERATIONS_A_KEY = 120;
+
+/** Says which histories are linearizable. */
+export type Judge = (histories: readonly Operation[][]) => Promise<boolean[]>;
+
+/** The clients. */
+export class Registers {
+  readonly #options: RegistersOptions;
+  readonly #histories = new Map<string, Operation[]>();
+  readonly #counts = new Map<number, number>();
+  readonly #working: Promise<void>[];
+  #over = false;
+  #unknown = 0;
+  #values = 0;
+  /** When each operation that is under way was asked for. */
+  readonly #underWay = new Set<{ readonly since: number }>();
+  #longestMs = 0;
+
+  /** @param clients How many work at once. */
+  constructor(clients: number, options: RegistersOptions) {
+    this.#options = options;
+    this.#working = Array.from({ length: clients }, (_, n) => this.#work(n));
+    for (const working of this.#working) working.catch(() => {});
+  }
+
+  /** The longest that an operation took, or is taking, since this was last asked. */
+  takeLongestMs(): number {
+    const now = performance.now();
+    const waiting = [...this.#underWay].map(({ since }) => now - since);
+    const longest = Math.max(this.#longestMs, ...waiting);
+    this.#longestMs = 0;
+    return longest;
+  }
+
+  /** Ends the work, reads each key once more, and has the histories judged. */
+  async finish(judge: Judge = judgeHere): Promise<RegistersReport> {
+    this.#over = true;
+    await Promise.all(this.#working);
+    const reader = this.#open();
+    await reader.start();
+    for (const [key, history] of this.#histories) {
+      const called = performance.now();
+      const value = text((await reader.get(key))?.value);
+      history.push({ called, returned: performance.now(), action: { kind: "read", value } });
+    }
+    reader.close();
+    const verdicts = await judge([...this.#histories.values()]);
+    const wrong = [...this.#histories.keys()].filter((_, i) => !verdicts[i]);
+    const operations = [...this.#histories.values()].reduce((sum, history) => sum + history.length, 0);
+    return { operations, unknown: this.#unknown, wrong };
+  }
+
+  #open(): GcsClient {
+    const { token, connect, random } = this.#options;
+    const id = taskIdFromBytes(Uint8Array.from({ length: 16 }, () => random() * 256));
+    return new GcsClient({ id, token, clock, connect });
+  }
+
+  async #work(n: number): Promise<void> {
+    const { random, restMs = 0 } = this.#options;
+    const client = this.#open();
+    await client.start();
+    while (!this.#over) {
+      const { key, history } = this.#next();
+      const kind = random(), next = `${n}.${++this.#values}`;
+      try {
+        if (kind < 0.4) await this.#read(client, key, history);
+        else if (kind < 0.7) {
+          const write = { kind: "write", value: next } as const;
+          await this.#timed(history, () => client.put(key, bytes(next)), () => write, write);
+        } else {
+          const entry = await this.#read(client, key, history);
+          const swap = { kind: "swap", expected: text(entry?.value), value: next } as const;
+          await this.#timed(
+            history,
+            () => client.put(key, bytes(next), entry?.revision ?? ABSENT),
+            (revision) => ({ ...swap, done: revision !== undefined }),
+            { ...swap, done: undefined },
+          );
+        }
+      } catch {
+        this.#unknown++;
+      }
+      if (restMs > 0) await new Promise((resolve) => setTimeout(resolve, restMs));
+    }
+    client.close();
+  }
+
+  /** A key to work on. */
+  #next(): { readonly key: string; readonly history: Operation[] } {
+    const slot = Math.floor(this.#options.random() * KEYS);
+    const count = this.#counts.get(slot) ?? 0;
+    this.#counts.set(slot, count + 1);
+    const key = `${slot}/${Math.floor(count / OPERATIONS_A_KEY)}`;
+    let history = this.#histories.get(key);
+    if (history === undefined) this.#histories.set(key, history = []);
+    return { key, history };
+  }
+
+  #read(client: GcsClient, key: string, history: Operation[]) {
+    return this.#timed(
+      history,
+      () => client.get(key),
+      (entry) => ({ kind: "read", value: text(entry?.value) }),
+    );
+  }
+
+  /** Does an operation and writes it down. @param lost What it may have done if its outcome is not known. */
+  async #timed<T>(
+    history: Operation[],
+    ask: () => Promise<T>,
+    action: (result: T) => Operation["action"],
+    lost?: Operation["action"],
+  ): Promise<T> {
+    const called = performance.now();
+    const underWay = { since: called };
+    this.#underWay.add(underWay);
+    try {
+      const result = await ask();
+      history.push({ called, returned: performance.now(), action: action(result) });
+      return result;
+    } catch (error) {
+      if (lost !== undefined) history.push({ called, returned: Infinity, action: lost });
+      throw error;
+    } finally {
+      this.#underWay.delete(underWay);
+      this.#longestMs = Math.max(this.#longestMs, performance.now() - called);
+    }
+  }
+}
+
+const judgeHere: Judge = (histories) => Promise.resolve(histories.map((history) => linearizable(history)));
+
+/** A clock that keeps the process alive while a client waits. */
+export const clock: Clock = {
+  now: () => performance.now(),
+  after(ms, callback) {
+    const timer = setTimeout(callback, ms);
+    return () => clearTimeout(timer);
+  },
+  turn: () => new Promise((resolve) => setTimeout(resolve, 0)),
+};
+
+function bytes(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+function text(bytes: Uint8Array | undefined): string | undefined {
+  return bytes === undefined ? undefined : new TextDecoder().decode(bytes);
+}
