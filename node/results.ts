@@ -42,10 +42,11 @@ export class Results {
       }
     }
     this.#node.actors.answers.finished(task);
-    if (!task.argumentsKept) this.#node.submissions.unuse(task);
+    // Before its arguments are let go of: how they were made is known only as long as they, or something made of them, are.
     if (this.#node.cluster !== undefined && !(task instanceof CallRecord)) {
       this.#node.rebuilder.remember(task, outcomes);
     }
+    if (!task.argumentsKept) this.#node.submissions.unuse(task);
   }
 
   /** Whoever gave a task to this node sees from now on to the answers of its calls. */

@@ -329,15 +329,37 @@ Deno.test("objects that die with a worker are made again, and what they were mad
   await using cluster = await TestCluster.start(
     FUNCTIONS + `
 export const doubled = remote(function doubled(a: Float64Array) { return a.map((x) => 2 * x); });
+export const behind = remote(async function behind(gate: string) {
+  while (await Deno.stat(gate).then(() => false, () => true)) await new Promise((resolve) => setTimeout(resolve, 5));
+  return new Float64Array(20_000).fill(3);
+});
+/** The end of a chain, whose other Refs are collected before anything of it has run. */
+const endOfChain = async (gate: string, options: object) => {
+  let left = 2;
+  const registry = new FinalizationRegistry<undefined>(() => left--);
+  const end = (() => {
+    const first = behind.options(options).remote(gate), second = doubled.options(options).remote(first);
+    for (const ref of [first, second]) registry.register(ref, undefined);
+    return doubled.options(options).remote(second);
+  })();
+  while (left > 0) {
+    (globalThis as unknown as { gc(): void }).gc();
+    await get(busy.remote(0, 1));
+  }
+  await get(busy.remote(0, 1)); // the node has been told
+  await Deno.writeTextFile(gate, "");
+  return end;
+};
 if (import.meta.main) {
   await using _ = await init();
   const far = { resources: { far: 1 } };
+  const end = await endOfChain(Deno.cwd() + "/gate", far);
   const refs = Array.from({ length: 6 }, (_, i) => filled.options(far).remote(20_000, i));
   // Each of the objects in between is let go of: it exists only as long as its reader has not run.
   const chains = refs.map((ref) => doubled.options(far).remote(doubled.options(far).remote(ref)));
   const box = boxed.options(far).remote();
   const inner = (await get(box)).inner;
-  await wait([...refs, ...chains], { count: 12 });
+  await wait([...refs, ...chains, end], { count: 13 });
   print("ready", true);
   while ((await nodes()).length === 2) await get(busy.remote(0, 5));
   const lost = await get(refs[0]!, { timeout: 300 }).catch((e) => e.code);
@@ -345,6 +367,7 @@ if (import.meta.main) {
   while ((await nodes()).length === 1) await get(busy.remote(0, 5));
   print("made again", (await get(refs)).map((a) => a[7]));
   print("and what was made of it", (await get(chains)).map((a) => a[7]));
+  print("by a chain that nothing else was left of", (await get(end))[7]);
   print("many ask for one", await get(Array.from({ length: 8 }, () => sum.remote(refs[5]!))));
   print("inside of another", (await get(inner)).length);
   const put1 = await put(new Float64Array(20_000).fill(1));
@@ -364,6 +387,7 @@ if (import.meta.main) {
     "nobody can make it now": "GET_TIMEOUT",
     "made again": [0, 1, 2, 3, 4, 5],
     "and what was made of it": [0, 4, 8, 12, 16, 20],
+    "by a chain that nothing else was left of": 12,
     "many ask for one": Array.from({ length: 8 }, () => 100_000),
     "inside of another": 9000,
     "from what was put here": 2,
