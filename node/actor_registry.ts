@@ -17,6 +17,7 @@ import type { FoundActor } from "../core/messages.ts";
 import type { ActorSettings } from "../core/actor_options.ts";
 import { ABSENT, type GcsClient, type GcsEntry } from "../gcs/client.ts";
 import type { GcsOp } from "../gcs/shard.ts";
+import type { Leases } from "./leases.ts";
 
 /** The prefix of actors that are to survive their node; their id follows, in braces. */
 export const ACTORS = "actor/";
@@ -108,8 +109,12 @@ export function readPlace(bytes: Uint8Array): ActorPlace {
   throw new ProtocolError("Cannot read an actor's record");
 }
 
-/** Actors, as the control store has them. @param self The node. @param jobs The prefix of running programs. */
-export function actorRegistry(gcs: GcsClient, self: string, jobs: string): ActorRegistry {
+/**
+ * Actors, as the control store has them.
+ *
+ * @param leases What goes with this node. @param self The node. @param jobs The prefix of running programs.
+ */
+export function actorRegistry(gcs: GcsClient, leases: Leases, self: string, jobs: string): ActorRegistry {
   const virtualKey = (actor: TaskId) => `virtual/${hex(actor)}`;
   const nodeOf = (value: Uint8Array) => taskIdFromHex(new TextDecoder().decode(value));
   const nameKey = (namespace: string, name: string) =>
@@ -157,18 +162,21 @@ export function actorRegistry(gcs: GcsClient, self: string, jobs: string): Actor
     async reserveName(namespace, name, actor, lasting) {
       const value = new TextEncoder().encode(JSON.stringify({ ...actor, node: self }));
       const key = nameKey(namespace, name);
+      const put = async (expect: number) =>
+        lasting ? await gcs.put(key, value, expect) !== undefined : await leases.put(key, value, expect);
       for (;;) {
-        if (await gcs.put(key, value, ABSENT, !lasting) !== undefined) return true;
+        if (await put(ABSENT)) return true;
         const entry = await gcs.get(key);
         if (entry === undefined) continue;
         const other = entryOf(entry.value);
         if (other.id === actor.id && other.node === self) return true;
         if (!await isLeft(other)) return false;
-        if (await gcs.put(key, value, entry.revision, !lasting) !== undefined) return true;
+        if (await put(entry.revision)) return true;
       }
     },
     releaseName(namespace, name, actor) {
       const key = nameKey(namespace, name);
+      leases.forget(key);
       gcs.get(key).then(async (entry) => {
         if (entry === undefined || entryOf(entry.value).id !== hex(actor)) return;
         await gcs.delete(key, entry.revision);
@@ -190,12 +198,12 @@ export function actorRegistry(gcs: GcsClient, self: string, jobs: string): Actor
         if (record !== undefined) return taskIdFromHex(record.place.node);
         const entry = await gcs.get(key);
         if (entry !== undefined) return nodeOf(entry.value);
-        const mine = await gcs.put(key, new TextEncoder().encode(self), ABSENT, true);
-        if (mine !== undefined) return taskIdFromHex(self);
+        if (await leases.put(key, new TextEncoder().encode(self), ABSENT)) return taskIdFromHex(self);
       }
     },
     releaseVirtual(actor) {
       const key = virtualKey(actor);
+      leases.forget(key);
       gcs.get(key).then(async (entry) => {
         if (entry === undefined || hex(nodeOf(entry.value)) !== self) return;
         await gcs.delete(key, entry.revision);

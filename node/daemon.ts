@@ -23,6 +23,7 @@ import { isolateProcesses } from "./hosts.ts";
 import { actorOf, actorRegistry, ACTORS, readPlace } from "./actor_registry.ts";
 import { ActorMover } from "./actor_mover.ts";
 import { JOBS, Jobs } from "./jobs.ts";
+import { Leases } from "./leases.ts";
 import { nodeLog } from "./log.ts";
 import {
   describe,
@@ -122,7 +123,10 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       const { registration } = running;
       if (registration === undefined) return;
       log("info", `Connected to the control store again${known ? "" : ", which had given this node up"}`);
-      if (!known) running.jobs?.tellAgain();
+      if (!known) {
+        running.jobs?.tellAgain();
+        leases.allAgain();
+      }
       register(registration).catch((error) => log("error", `Cannot register: ${(error as Error).message}`));
     },
     disconnected: (error) => log("warn", `The control store is away: ${error.message}`),
@@ -133,6 +137,10 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       running.server?.cluster?.balance();
     },
   });
+  const leases = new Leases(
+    gcs,
+    (key) => log("warn", `Somebody else has ${key} now: this node was given up, and is back too late`),
+  );
   const events = new Events(gcs, config.id, systemClock, wallClock);
   const register = (node: NodeRegistration) => gcs.put(NODES + node.id, writeRegistration(node), ANY, true);
   await gcs.start();
@@ -150,7 +158,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
   const revisions = new Map<string, number>();
-  const registry = actorRegistry(gcs, config.id, JOBS);
+  const registry = actorRegistry(gcs, leases, config.id, JOBS);
   const transfers = new Transfers({
     id: taskIdFromHex(config.id),
     store,
@@ -204,19 +212,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       jobStarted: (job, pid) => jobs.started(hex(job), pid, Math.round(wallClock())),
       jobEnded: (job) => jobs.ended(hex(job)),
       registry,
-      async recordGroup(id, record) {
-        if (record === undefined) return void await gcs.delete(GROUPS + id);
-        await gcs.put(GROUPS + id, new TextEncoder().encode(record), ANY, true);
-      },
-      async readGroup(id) {
-        const entry = await gcs.get(GROUPS + id);
-        return entry === undefined ? undefined : new TextDecoder().decode(entry.value);
-      },
-      removeGroup: (id) => {
-        gcs.delete(GROUPS + id).catch((error) =>
-          log("warn", `Cannot remove a group: ${(error as Error).message}`)
-        );
-      },
+      ...groupRecords(gcs, leases, (error) => log("warn", `Cannot remove a group: ${error.message}`)),
       peerLost: (id) => {
         const other = others.get(hex(id));
         if (other !== undefined && !closed) confirmGone(other);
@@ -332,7 +328,10 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   });
   const stopMoving = mover.start();
   await gcs.watch(GROUPS, (key, value) => {
-    if (value === undefined) node.groupRemoved(key.slice(GROUPS.length));
+    const removed = value?.length === 0;
+    // A group that is coordinated here is only not in the store, as the node was given up.
+    if (value === undefined && leases.has(key)) leases.again(key).catch(() => {});
+    else if (value === undefined || removed) node.groupRemoved(key.slice(GROUPS.length));
   });
   await gcs.watch(DRAINS + config.id, (key, value) => {
     if (value === undefined) return;
@@ -405,4 +404,30 @@ function reportLoads(gcs: GcsClient, node: NodeServer, wallTime: () => number): 
   };
   report();
   return () => cancel();
+}
+
+/** Placement groups, as the control store has them. One that is empty is to be removed by whoever coordinates it. */
+function groupRecords(gcs: GcsClient, leases: Leases, failed: (error: Error) => void) {
+  return {
+    async recordGroup(id: string, record: string | undefined): Promise<void> {
+      const key = GROUPS + id;
+      if (record !== undefined) return void await leases.put(key, new TextEncoder().encode(record));
+      leases.forget(key);
+      await gcs.delete(key);
+    },
+    async readGroup(id: string): Promise<string | undefined> {
+      const value = (await gcs.get(GROUPS + id))?.value;
+      return value === undefined || value.length === 0 ? undefined : new TextDecoder().decode(value);
+    },
+    removeGroup(id: string): void {
+      const remove = async () => {
+        for (let done = false; !done;) {
+          const entry = await gcs.get(GROUPS + id);
+          if (entry === undefined) return;
+          done = await gcs.put(GROUPS + id, new Uint8Array(0), entry.revision, true) !== undefined;
+        }
+      };
+      remove().catch(failed);
+    },
+  };
 }
