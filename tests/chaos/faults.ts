@@ -1,0 +1,236 @@
+/**
+ * What can befall a cluster: each fault chooses a victim by chance, does its harm, lasts for a while, and is healed when
+ * it returns. Whether the cluster comes back to what it was is for the caller to see.
+ *
+ * @module
+ */
+
+import { type ChaosCluster, HEAD, HOME } from "./cluster.ts";
+
+/** A kind of fault. */
+export interface Fault {
+  readonly name: string;
+  /** Why it cannot be tried on this cluster; `undefined` if it can. */
+  impossible(cluster: ChaosCluster): Promise<string | undefined>;
+  /** Does it, and heals it. @param random Gives numbers from 0 to 1. @returns What was done, in words. */
+  inflict(cluster: ChaosCluster, random: () => number): Promise<string>;
+}
+
+const always = () => Promise.resolve(undefined);
+const onNetwork = ({ hosts }: ChaosCluster) => Promise.resolve(typeof hosts === "string" ? hosts : undefined);
+
+/** A node's process and its hosts vanish, and another node takes its place. */
+const killOf = (name: string, choose: (cluster: ChaosCluster, random: () => number) => number): Fault => ({
+  name,
+  impossible: always,
+  async inflict(cluster, random) {
+    const place = choose(cluster, random);
+    const kept = cluster.keepsReplica(place) ? ", which kept a replica" : "";
+    const afterMs = random() * 3_000;
+    await cluster.kill(place);
+    await sleep(afterMs);
+    await cluster.replace(place);
+    return `${nameOf(place)}${kept}; another after ${seconds(afterMs)}`;
+  },
+});
+
+/** A node's process stands still, alone or with its hosts, and goes on as if nothing had been. */
+const stop: Fault = {
+  name: "SIGSTOP of a node",
+  impossible: always,
+  async inflict(cluster, random) {
+    const place = anyPlace(cluster, random), ms = 200 + random() * 4_800, all = random() < 0.5;
+    const pids = all ? cluster.processesOf(place) : [cluster.members[place]!.running.pid];
+    for (const pid of pids) signal(pid, "SIGSTOP");
+    await sleep(ms);
+    for (const pid of pids) signal(pid, "SIGCONT");
+    return `${nameOf(place)}${all ? " and its hosts" : ""} for ${seconds(ms)}`;
+  },
+};
+
+/** All that is sent to a host and from it is lost in silence. */
+const cutOff: Fault = {
+  name: "partition of one host",
+  impossible: onNetwork,
+  async inflict(cluster, random) {
+    const place = anyPlace(cluster, random), ms = 200 + random() * 7_800;
+    await network(cluster).link(place, "down");
+    await sleep(ms);
+    await network(cluster).link(place, "up");
+    return `${nameOf(place)} for ${seconds(ms)}`;
+  },
+};
+
+/** Two hosts cannot reach each other, and all others can. */
+const part: Fault = {
+  name: "partition of two hosts from each other",
+  impossible: onNetwork,
+  async inflict(cluster, random) {
+    const one = anyPlace(cluster, random), ms = 200 + random() * 7_800;
+    const other = (one + 1 + Math.floor(random() * (cluster.places - 1))) % cluster.places;
+    await network(cluster).part(one, other, true);
+    await sleep(ms);
+    await network(cluster).part(one, other, false);
+    return `${nameOf(one)} and ${nameOf(other)} for ${seconds(ms)}`;
+  },
+};
+
+/** A link that comes and goes, several times a second. */
+const flap: Fault = {
+  name: "link that flaps",
+  impossible: onNetwork,
+  async inflict(cluster, random) {
+    const place = anyPlace(cluster, random), times = 3 + Math.floor(random() * 12);
+    for (let i = 0; i < times; i++) {
+      await network(cluster).link(place, "down");
+      await sleep(20 + random() * 200);
+      await network(cluster).link(place, "up");
+      await sleep(20 + random() * 300);
+    }
+    return `${nameOf(place)}, ${times} times`;
+  },
+};
+
+/** A link with little room, so that what is sent waits in line, and is lost when the line is long. */
+const slow: Fault = shaping("slow link (tbf)", ["tbf", "rate", "8mbit", "burst", "32kb", "latency", "300ms"]);
+
+/** A link that delays, and loses some. */
+const lossy: Fault = shaping("delay and loss (netem)", ["netem", "delay", "40ms", "20ms", "loss", "2%"]);
+
+function shaping(name: string, discipline: readonly string[]): Fault {
+  return {
+    name,
+    async impossible(cluster) {
+      if (typeof cluster.hosts === "string") return cluster.hosts;
+      try {
+        await cluster.hosts.shape(HOME, discipline);
+        await cluster.hosts.shape(HOME, undefined);
+        return undefined;
+      } catch (error) {
+        return (error as Error).message.trim().split("\n")[0];
+      }
+    },
+    async inflict(cluster, random) {
+      const place = anyPlace(cluster, random), ms = 500 + random() * 5_000;
+      await network(cluster).shape(place, discipline);
+      await sleep(ms);
+      await network(cluster).shape(place, undefined);
+      return `${nameOf(place)} for ${seconds(ms)}`;
+    },
+  };
+}
+
+/** A node's disk, with its spilled objects, its code, and its replica of the control store if it keeps one, is full. */
+const fullDisk: Fault = {
+  name: "full disk",
+  impossible: ({ disk }) => Promise.resolve(typeof disk === "string" ? disk : undefined),
+  async inflict(cluster, random) {
+    if (typeof cluster.disk === "string") throw new Error(cluster.disk);
+    const ms = 500 + random() * 5_500, place = cluster.places - 1;
+    const ballast = `${cluster.disk.path}/ballast`;
+    const kept = cluster.keepsReplica(place) ? ", which kept a replica" : "";
+    const bytes = await fill(ballast);
+    await sleep(ms);
+    await Deno.remove(ballast);
+    return `${nameOf(place)}${kept}: ${Math.round(bytes / 1e6)} MB taken for ${seconds(ms)}`;
+  },
+};
+
+/** Strangers connect to all ports of a node, and send what is not of any protocol, or nothing. */
+const garbage: Fault = {
+  name: "garbage to all ports",
+  impossible: always,
+  async inflict(cluster, random) {
+    const place = anyPlace(cluster, random), { id, address } = cluster.members[place]!;
+    const node = (await cluster.nodes()).find((node) => node.id.startsWith(id));
+    const addresses = [
+      address,
+      ...(node ? [node.port, node.bulkPort].map((port) => `${node.hostname}:${port}`) : []),
+    ];
+    const conns: Deno.Conn[] = [];
+    for (let i = 0; i < 30; i++) {
+      const conn = await cluster.connect(addresses[i % addresses.length]!);
+      conns.push(conn);
+      // It may be closed before all is sent, as it should be.
+      await conn.write(rubbish(random)).catch(() => {});
+    }
+    await sleep(random() * 1_000);
+    for (const conn of conns) conn.close();
+    return `${nameOf(place)}: ${conns.length} connections to ${addresses.length} ports`;
+  },
+};
+
+/** The kinds there are. A kind that is named twice is tried twice as often. */
+export const FAULTS: readonly Fault[] = [
+  killOf("kill -9 of a worker", ({ places }, random) => 2 + Math.floor(random() * (places - 2))),
+  killOf("kill -9 of the head", () => HEAD),
+  stop,
+  cutOff,
+  part,
+  flap,
+  slow,
+  lossy,
+  fullDisk,
+  garbage,
+];
+
+/** Bytes of one of several kinds: none, chance, a frame that claims to be huge, one that claims to be empty. */
+function rubbish(random: () => number): Uint8Array {
+  const bytes = Uint8Array.from({ length: 1 + Math.floor(random() * 4_000) }, () => random() * 256);
+  switch (Math.floor(random() * 4)) {
+    case 0:
+      return bytes.subarray(0, 1);
+    case 1:
+      bytes.fill(0xff, 0, 8);
+      return bytes;
+    case 2:
+      bytes.fill(0, 0, 8);
+      return bytes;
+    default:
+      return bytes;
+  }
+}
+
+/** Writes until the disk is full. @returns How much. */
+async function fill(path: string): Promise<number> {
+  using file = await Deno.open(path, { write: true, createNew: true });
+  const block = new Uint8Array(1 << 20);
+  let bytes = 0;
+  for (let size = block.length; size > 0;) {
+    try {
+      bytes += await file.write(block.subarray(0, size));
+    } catch {
+      size >>= 1; // what is left may take less
+    }
+  }
+  return bytes;
+}
+
+function network({ hosts }: ChaosCluster) {
+  if (typeof hosts === "string") throw new Error(hosts);
+  return hosts;
+}
+
+function anyPlace({ places }: ChaosCluster, random: () => number): number {
+  return Math.floor(random() * places);
+}
+
+function nameOf(place: number): string {
+  return place === HEAD ? "the head" : place === HOME ? "home" : `worker ${place}`;
+}
+
+function signal(pid: number, name: Deno.Signal): void {
+  try {
+    Deno.kill(pid, name);
+  } catch {
+    // A host that has ended.
+  }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`;
+}
