@@ -25,13 +25,15 @@ export interface ObjectRecord {
   outcome: Outcome | undefined;
   /** The client that made it; its count is kept apart because nearly every object has this one holder only. */
   readonly owner: number;
-  /** It was not made here, and nothing here will make it: it has no owner. */
+  /** It was not made here, or is made here once more: it has no owner. */
   readonly foreign: boolean;
   ownerCount: number;
   /** Counts of other clients. */
   others: Map<number, number> | undefined;
   /** Tasks that depend on it, objects that contain it, and pending production. */
   uses: number;
+  /** Something here will make it, and is among the uses. */
+  pending: boolean;
   /** Clients that want to be told when it exists. */
   subscribers: number[] | undefined;
   /** Where it lies on disk, when it does not lie in memory. */
@@ -55,7 +57,7 @@ export interface DirectoryEvents {
   pending(id: ObjectId): ObjectRecord | undefined;
 }
 
-/** The owner of objects that are not made here. */
+/** The owner of objects that are not made here, or are made once more for whoever has come to hold them. */
 const NOBODY = -1;
 
 /** All objects of one node. */
@@ -93,7 +95,7 @@ export class ObjectDirectory {
     return known;
   }
 
-  /** As {@link declare}, of an object that is known to be new. */
+  /** As {@link declare}, of an object that is known to be new. @param owner If it is {@link NOBODY}, there is no Ref. */
   add(id: ObjectId, owner: number): ObjectRecord {
     let uses = 1; // until it is sealed
     if (this.#early.size > 0) {
@@ -105,9 +107,10 @@ export class ObjectDirectory {
       outcome: undefined,
       owner,
       foreign: owner === NOBODY,
-      ownerCount: 1,
+      ownerCount: owner === NOBODY ? 0 : 1,
       others: undefined,
       uses,
+      pending: true,
       subscribers: undefined,
       spilled: undefined,
       home: undefined,
@@ -121,8 +124,8 @@ export class ObjectDirectory {
   /** An object of another node is referred to here, by something that is about to hold it. @param home The peer. */
   addForeign(id: ObjectId, home: number): ObjectRecord {
     const record = this.add(id, NOBODY);
-    record.ownerCount = 0;
-    record.uses--; // it is not made here
+    record.pending = false; // it is not made here
+    record.uses--;
     record.home = home;
     return record;
   }
@@ -155,14 +158,20 @@ export class ObjectDirectory {
     record.outcome = undefined;
     record.home = undefined;
     record.held = false;
-    if (record.owner !== NOBODY) record.uses++;
+    if (record.owner !== NOBODY) {
+      record.pending = true;
+      record.uses++;
+    }
     if (outcome.kind === "error") return;
     for (const id of outcome.contains) this.unuse(id);
   }
 
   /** Drops the hold that production had, if it was here: call it once after `seal`, when all were told. */
   sealed(record: ObjectRecord): void {
-    if (record.owner !== NOBODY) record.uses--;
+    if (record.pending) {
+      record.pending = false;
+      record.uses--;
+    }
     this.#check(record);
   }
 

@@ -392,7 +392,19 @@ if (import.meta.main) {
     "inside of another": 9000,
     "from what was put here": 2,
   });
+  await nothingKept(cluster.env);
 });
+
+/** Waits until no node keeps an object any more. */
+async function nothingKept(env: Readonly<Record<string, string>>): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  for (;;) {
+    // A node that was killed may be listed for a while, and does not answer.
+    const { stdout } = await rayd(["list", "objects", "--json"], { env });
+    if (stdout.trim() === "[]") return;
+    if (performance.now() > deadline) throw new Error(`objects are kept for nobody: ${stdout}`);
+  }
+}
 
 Deno.test("what a task's tasks have made is made again, though the node that submitted them is gone as well", async () => {
   await using cluster = await TestCluster.start(
