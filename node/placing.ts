@@ -16,6 +16,7 @@ import {
   showPlacement,
 } from "../core/placement.ts";
 import { farLimitMs, IDLE_ONLY_MS } from "../scheduler/balance.ts";
+import { type Candidate, FairShares } from "../scheduler/fair_shares.ts";
 import { GlobalScheduler, type NodeDescription } from "../scheduler/global.ts";
 import { type Shape, showShape } from "../scheduler/resources.ts";
 import type { ClusterServices } from "./cluster.ts";
@@ -31,8 +32,8 @@ export class Placing {
   /** The connection to a node, if there is one. */
   readonly #connection: (node: TaskId) => number | undefined;
   readonly #self: PlacedNode;
-  /** How many tasks of one kind each node was given, of those that are to be spread. */
-  readonly #spreadCounts = new Map<number, Map<TaskId, number>>();
+  /** What each node was given, of tasks that are to be spread: by kind. */
+  readonly #shares = new Map<number, FairShares<TaskId>>();
 
   /** @param node What it needs of its node. @param connection The connection to a node, if there is one. */
   constructor(node: ClusterServices, connection: (node: TaskId) => number | undefined) {
@@ -73,23 +74,16 @@ export class Placing {
   /** Of all nodes that may run a task, the one that was given the fewest such tasks for its size. */
   spread(task: TaskRecord, here: boolean): TaskId | undefined {
     const key = task.entry.index;
-    let counts = this.#spreadCounts.get(key);
-    if (counts === undefined) this.#spreadCounts.set(key, counts = new Map());
-    let best: TaskId | undefined;
-    let least = Infinity;
-    const consider = (id: TaskId, cpu: number) => {
-      const load = (counts.get(id) ?? 0) / Math.max(1, cpu);
-      if (load < least) [best, least] = [id, load];
-    };
-    if (here) consider(this.#node.id, this.#node.pool.total()[CPU] ?? 0);
+    let shares = this.#shares.get(key);
+    if (shares === undefined) this.#shares.set(key, shares = new FairShares());
+    const candidates: Candidate<TaskId>[] = [];
+    if (here) candidates.push({ id: this.#node.id, cpus: this.#node.pool.total()[CPU] ?? 0 });
     for (const node of this.global.nodes()) {
       if (!node.draining && this.#connection(node.id) !== undefined && fitsNode(task, node)) {
-        consider(node.id, node.resources[CPU] ?? 0);
+        candidates.push({ id: node.id, cpus: node.resources[CPU] ?? 0 });
       }
     }
-    if (best === undefined) return undefined;
-    counts.set(best, (counts.get(best) ?? 0) + 1);
-    return best;
+    return shares.choose(candidates);
   }
 
   /** A node that a task would rather be on, and that has room. */

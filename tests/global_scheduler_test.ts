@@ -4,6 +4,7 @@
  * @module
  */
 
+import { type Candidate, FairShares } from "../scheduler/fair_shares.ts";
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { type TaskId, taskIdFromBytes } from "../core/ids.ts";
@@ -110,4 +111,22 @@ Deno.test("each node looks at the others from its own id on, and round, whoever 
       },
     ),
   );
+});
+
+Deno.test("FairShares gives by CPUs, and a node that joins or comes back its share of what comes, not of what was", () => {
+  const shares = new FairShares<string>();
+  const give = (tasks: number, ...candidates: Candidate<string>[]) => {
+    const given: Record<string, number> = {};
+    for (let i = 0; i < tasks; i++) {
+      const id = shares.choose(candidates)!;
+      given[id] = (given[id] ?? 0) + 1;
+    }
+    return given;
+  };
+  const [a, b, c] = [{ id: "a", cpus: 1 }, { id: "b", cpus: 3 }, { id: "c", cpus: 0 }];
+  assertEquals(give(400, a, b), { a: 100, b: 300 });
+  assertEquals(give(500, a, b, c), { a: 100, b: 300, c: 100 });
+  assertEquals(give(1000, b), { b: 1000 });
+  assertEquals(give(40, a, b), { a: 10, b: 30 });
+  assertEquals(shares.choose([]), undefined);
 });
