@@ -192,13 +192,14 @@ export class ActorRestorer {
     this.#node.tasks.delete(id);
     // Held for those who had handles, until they say so here.
     const object = id as string as ObjectId;
-    const record = directory.declare(object, NOBODY_YET);
+    const known = directory.get(object);
+    const record = known ?? directory.add(object, NOBODY_YET);
     record.home = undefined;
     creation.results = [record];
-    directory.disown(record);
+    if (known === undefined) directory.disown(record);
     directory.use(object);
     if (settings.virtual || settings.detached) directory.use(object);
-    if (directory.seal(record, NOTHING)) directory.sealed(record);
+    if (directory.seal(record, NOTHING)) this.#node.results.announce(record);
     this.#node.clock.after(HEIR_MS, () => {
       if (this.#node.closed) return;
       directory.unuse(object);

@@ -435,6 +435,8 @@ export class Cluster {
       record = this.#node.directory.addForeign(id, client.id);
       const needless = outcome !== undefined && !refersTo(outcome);
       if (!needless) this.#retain(remote, record);
+    } else if (this.actors.places.has(id as string as TaskId)) {
+      // The peer's way to an actor may lead over this node.
     } else if (record.foreign && record.home === undefined && !this.#node.isHere(record)) {
       // It was lost, and has been made again.
       record.home = client.id;

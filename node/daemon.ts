@@ -268,23 +268,29 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     pid: Deno.pid,
     startedAt: config.startedAt,
   };
+  /** Whether a node's machine says that its process has ended. */
+  const isDead = ({ hostname, port }: NodeRegistration): Promise<boolean> =>
+    dial(hostname, port).then((conn) => {
+      conn.close();
+      return false;
+    }, (error: Error) => error.cause instanceof Deno.errors.ConnectionRefused);
   /**
    * Where a process is gone, its machine refuses connections to it at once. So the store need not be waited for to give it up;
    * should the node be there after all, it sees that its entry is gone, and registers anew.
    */
   const confirmGone = (other: NodeRegistration, looks = CONFIRM_LOOKS) => {
-    const { id, hostname, port } = other;
-    dial(hostname, port).then((conn) => {
-      conn.close();
-      // A process that ends closes one thing after the other.
-      if (looks <= 1 || closed || node.cluster!.has(taskIdFromHex(id))) return;
-      systemClock.after(CONFIRM_MS, () => confirmGone(other, looks - 1));
-    }, (error: Error) => {
-      const revision = revisions.get(id);
-      if (revision === undefined || !(error.cause instanceof Deno.errors.ConnectionRefused)) return;
-      gcs.delete(NODES + id, revision).catch(() => {
-        // This node is ending.
-      });
+    const { id } = other;
+    isDead(other).then((dead) => {
+      if (dead) {
+        const revision = revisions.get(id);
+        if (revision === undefined) return;
+        gcs.delete(NODES + id, revision).catch(() => {
+          // This node is ending.
+        });
+      } else if (looks > 1 && !closed && !node.cluster!.has(taskIdFromHex(id))) {
+        // A process that ends closes one thing after the other.
+        systemClock.after(CONFIRM_MS, () => confirmGone(other, looks - 1));
+      }
     });
   };
   const dialling = new Set<string>();
@@ -312,6 +318,10 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     }
     if (value === undefined) {
       revisions.delete(id);
+      const gone = others.get(id);
+      if (gone !== undefined) {
+        isDead(gone).then((dead) => node.reapActors(dead));
+      }
       others.delete(id);
       transfers.forget(taskIdFromHex(id));
       node.nodeGone(taskIdFromHex(id));

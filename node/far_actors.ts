@@ -45,9 +45,6 @@ export interface Located {
   readonly revision: number;
 }
 
-/** How long it is waited for the control store to say that there is no such actor. */
-const CONFIRM_MS_MAX = 5_000;
-
 /** A node's dealings with actors of others. */
 export class FarActors {
   readonly #node: ClusterServices;
@@ -174,9 +171,7 @@ export class FarActors {
     const absent = () => {
       if (!this.places.has(id)) this.#settle(id, (saying) => saying.gone());
     };
-    const cancel = this.#node.after(CONFIRM_MS_MAX, absent);
     this.#node.locate(id).then((located) => {
-      cancel();
       if (located === undefined) absent();
       else if ((this.places.get(id)?.revision ?? 0) < located.revision) this.located(id, located);
     }, () => {

@@ -265,17 +265,24 @@ export class NodeServer {
 
   /** The control store says that a node is gone: its connection is, whether it knows or not. */
   nodeGone(id: TaskId): void {
-    // Its programs are gone with it, which the control store knows a little later.
-    this.#node.clock.after(JOBS_GONE_MS, () => this.#reapActors());
     this.#described.delete(id);
     for (const client of [...this.#node.clients.values()]) {
       if (client.role === "peer" && this.#node.cluster?.nodeOf(client.id) === id) client.channel.close();
     }
   }
 
-  /** Actors end whose program is gone. */
+  /**
+   * After a node is gone, actors end whose program is gone with it.
+   *
+   * @param dead Whether its process is known to have ended; otherwise it may have been given up by mistake, and be back.
+   */
+  reapActors(dead: boolean): void {
+    this.#node.clock.after(dead ? JOBS_GONE_MS : HEIR_MS, () => this.#reapActors());
+  }
+
   #reapActors(): void {
     const { actors, programs, options } = this.#node;
+    if (this.#node.closed) return;
     const jobs = new Set<TaskId>();
     for (const { job, state, settings } of actors.all()) {
       if (state !== "dead" && !settings.detached && !programs.has(job)) jobs.add(job);

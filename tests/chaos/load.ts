@@ -30,7 +30,7 @@ import { random as randomFrom } from "../../bench/simulate/random.ts";
  * Whether durable actors come back on another node when theirs dies, with what they have acknowledged. Where they do not,
  * they and whoever calls them stay on the node that is never killed.
  */
-const DURABLE_ACTORS_OUTLIVE_NODES = false;
+const DURABLE_ACTORS_OUTLIVE_NODES = true;
 
 /** A task may be hit by more faults than a user's should: its node dies, or is parted from the others, again and again. */
 const ANYWHERE = { spread: true, retries: 10_000 };
