@@ -53,6 +53,7 @@ import { CallRecord, NodeActor } from "./actor_records.ts";
 import { type ActorEffect, type ActorEvent, ActorTable } from "./actors.ts";
 import { AnswerBook, type FarCall } from "./answers.ts";
 import { circleOf } from "./deadlock.ts";
+import { packError } from "./outcomes.ts";
 import { asksOnce, type Client, type Isolate } from "./peers.ts";
 import type { FunctionEntry, SettingsEntry, TaskRecord } from "./tasks.ts";
 
@@ -230,6 +231,7 @@ export class ActorServer {
     entry: SettingsEntry,
   ): void {
     const peer = client.role === "peer";
+    if (peer && this.#cameBack(client, message)) return;
     if (client.role !== "driver") {
       if (
         this.#answers.resend(message.task, (index, kept, outcome) => {
@@ -240,7 +242,8 @@ export class ActorServer {
       if (this.#node.adopt(client, message)) return;
     }
     const parent = asksOnce(client) ? undefined : this.#node.tasks.get(message.parent);
-    const known = this.#actors.get(message.actor);
+    const late = peer && this.#answers.hasEnded(message.parent, this.#node.now());
+    const known = late ? undefined : this.#actors.get(message.actor);
     const actor = known ?? unknownActor(message.actor, this.#node.shape({ demand: {} }));
     const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);
     // Until the peer says that nobody will ask again.
@@ -248,6 +251,14 @@ export class ActorServer {
     else if (!asksOnce(client)) this.#answers.expect(call);
     const missing = this.#node.admit(call);
     if (missing === undefined) return;
+    if (late) {
+      return this.#node.fail(
+        call,
+        new ActorUnavailableError(
+          `Cannot call ${entry.settings.name}: the task that calls was run again on another node, and has ended`,
+        ),
+      );
+    }
     if (known === undefined) {
       return this.#node.fail(
         call,
@@ -269,10 +280,35 @@ export class ActorServer {
     if (missing.length > 0 && !call.finished) this.#node.awaitArguments(call, missing);
   }
 
+  /**
+   * Whether a peer passes on a call that came from here, for its way led over the peer while the actor came here; or says a
+   * call again that is made here. The peer need not wait for its end.
+   */
+  #cameBack(client: Client, { task, handle }: Extract<ToNode, { type: "call" }>): boolean {
+    const known = this.#node.tasks.get(task);
+    if (!(known instanceof CallRecord)) return false;
+    const caller = this.#node.clients.get(known.client);
+    if (caller === undefined || caller.role === "peer" && caller !== client) return false;
+    const { name, returns } = known.entry.settings;
+    if (known.state === "delegated") {
+      this.#node.recall(known);
+      this.takeOver(known);
+    } else if (caller === client) return false;
+    const why = new ActorUnavailableError(
+      `Call ${name} came back to the node that makes it, and goes on there`,
+    );
+    const outcome: Outcome = { kind: "error", bytes: packError(why) };
+    for (let index = 0; index < returns; index++) {
+      this.#node.send(client, { type: "result", handle, index, kept: false, outcome });
+    }
+    return true;
+  }
+
   /** A call that was on its way to another node is this node's, since its actor has come here. */
   takeOver(call: CallRecord): void {
     const actor = this.#actors.get(call.actor.id)!;
     call.remote = -1;
+    call.state = "new";
     const known = this.#answers.answerOf(call.id);
     if (known !== undefined) return this.#node.finish(call, known);
     const logged = actor.log.find((other) => other?.id === call.id);
@@ -323,10 +359,11 @@ export class ActorServer {
     if (actor?.journal !== undefined) this.#surrender(actor);
   }
 
-  /** Nobody will ask for the answer of a call again. */
-  forget(call: FarCall): void {
-    if (this.#actors.has(call.actor)) this.#answers.drop(call.call);
-    else this.#node.forgotten(call);
+  /** Nobody will ask for the answer of a call again. @param far Whether its caller is on another node. */
+  forget(call: FarCall, far: boolean): void {
+    if (!this.#actors.has(call.actor)) this.#node.forgotten(call);
+    else if (far) this.#answers.end(call.call, this.#node.now());
+    else this.#answers.drop(call.call);
   }
 
   /** Ends an actor, or has it begin anew. */

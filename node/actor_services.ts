@@ -64,6 +64,8 @@ export interface ActorServices {
   provide(id: ObjectId): Promise<boolean>;
   /** Nobody on this node will ask for the answer of a call of another node's actor again. */
   forgotten(call: FarCall): void;
+  /** The peer that a call was given to need not be heard of any more. */
+  recall(call: CallRecord): void;
   /** Calls of an actor that is another node's by now go there; what this node said of it is to reach nobody. */
   surrendered(actor: TaskId, calls: readonly CallRecord[]): void;
   /** In a cluster: the control store's side. */

@@ -35,8 +35,13 @@ interface Scope {
   far: FarCall[];
 }
 
+/** How long, and how many, callers of other nodes are known that have ended. */
+const ENDED_MS = 60_000, ENDED_MAX = 100_000;
+
 interface Answered {
   readonly actor: NodeActor;
+  /** Who made the call. */
+  readonly parent: TaskId;
   readonly job: TaskId;
   readonly outcomes: readonly Outcome[];
 }
@@ -48,6 +53,8 @@ export class AnswerBook {
   readonly #forgotten: (call: FarCall) => void;
   readonly #scopes = new Map<TaskId, Scope>();
   readonly #answered = new Map<TaskId, Answered>();
+  /** Callers of other nodes that have ended, and when. */
+  readonly #ended = new Map<TaskId, number>();
   /** What tasks wait for that call actors; so that circles are found. */
   readonly waits = new Map<TaskRecord, readonly ObjectId[]>();
   /** Told of answers of this node's actors that go. */
@@ -104,7 +111,8 @@ export class AnswerBook {
     const { actor } = task as Partial<CallRecord>;
     if (actor instanceof NodeActor) {
       if (task.answers !== undefined && task !== actor.creation) {
-        this.#answered.set(task.id, { actor, job: task.job, outcomes: task.answers });
+        const { id, job, parent, answers: outcomes } = task;
+        this.#answered.set(id, { actor, parent, job, outcomes });
       }
       if ((task as CallRecord).forgetDone) this.#forgotten({ actor: actor.id, call: task.id });
       // A durable actor's call may run once more, to rebuild the actor: until it is forgotten.
@@ -159,6 +167,29 @@ export class AnswerBook {
     this.dropped(answered.actor, id);
   }
 
+  /**
+   * As {@link drop}, of a caller on another node. It may still run on a node that was cut off, and not know that it ran
+   * again elsewhere, and ended: what it says for a while is said too late.
+   */
+  end(id: TaskId, now: number): void {
+    const answered = this.#answered.get(id);
+    if (answered !== undefined && answered.parent !== answered.job) {
+      this.#ended.delete(answered.parent);
+      this.#ended.set(answered.parent, now);
+      for (const [caller, since] of this.#ended) {
+        if (this.#ended.size <= ENDED_MAX && now - since < ENDED_MS) break;
+        this.#ended.delete(caller);
+      }
+    }
+    this.drop(id);
+  }
+
+  /** Whether a caller of another node has ended. */
+  hasEnded(caller: TaskId, now: number): boolean {
+    const since = this.#ended.get(caller);
+    return since !== undefined && now - since < ENDED_MS;
+  }
+
   /** An actor is gone because its creator is: if both come again, they begin anew. */
   forgetActor(actor: NodeActor): void {
     for (const [id, answered] of this.#answered) if (answered.actor === actor) this.drop(id);
@@ -176,7 +207,7 @@ export class AnswerBook {
 
   /** Takes up an answer that was given on another node; what it refers to is held. */
   enter(actor: NodeActor, call: TaskId, job: TaskId, outcomes: readonly Outcome[]): void {
-    this.#answered.set(call, { actor, job, outcomes });
+    this.#answered.set(call, { actor, parent: job, job, outcomes });
   }
 
   /**

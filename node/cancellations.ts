@@ -11,6 +11,7 @@ import { STOP_GRACE_MS } from "../core/limits.ts";
 import { unreachable } from "../core/unreachable.ts";
 import { CallRecord } from "./actor_records.ts";
 import type { NodeParts } from "./parts.ts";
+import type { Client } from "./peers.ts";
 import { TaskRecord } from "./tasks.ts";
 
 /** Ends tasks before their time. */
@@ -38,10 +39,11 @@ export class Cancellations {
     this.#node.flush();
   }
 
-  /** Cancels a task; `recursive` with all that it submitted. */
-  cancel(id: TaskId, force: boolean, recursive: boolean): void {
+  /** Cancels a task; `recursive` with all that it submitted. @param by Who asks: of peers, only the one whose task it is. */
+  cancel(by: Client, id: TaskId, force: boolean, recursive: boolean): void {
     const task = this.#node.tasks.get(id);
     if (task !== undefined) {
+      if (by.role === "peer" && task.client !== by.id) return;
       const message = `Task ${task.entry.settings.name} (${hex(id)}) was cancelled while it was ${
         stateOf(task)
       }`;
@@ -55,6 +57,23 @@ export class Cancellations {
       const message = `Task ${task.entry.settings.name} (${hex(task.id)}) was cancelled with the task that ` +
         `submitted it, while it was ${stateOf(task)}`;
       this.stop(task, new TaskCancelledError(message), force, true);
+    }
+  }
+
+  /**
+   * The node that submitted a task is gone, or takes this one to be: the task may run elsewhere by now, with all that it
+   * submits. What it has done to actors is done, and is answered there; what it was about to do to them is dropped.
+   */
+  abandon(task: TaskRecord, error: RaydError): void {
+    if (task.finished) return;
+    if (task instanceof CallRecord) {
+      if (task.state !== "delegated") return;
+      this.#node.cluster!.forget(task);
+      return this.#node.results.fail(task, error);
+    }
+    this.stop(task, error, true, false);
+    for (const child of [...this.#node.tasks.values()]) {
+      if (child.parent === task.id) this.abandon(child, error);
     }
   }
 

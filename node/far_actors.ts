@@ -429,9 +429,7 @@ export class FarActors {
         });
       },
       here: () => {
-        if (call.finished) return;
-        call.state = "new";
-        this.#node.takeOver(call);
+        if (!call.finished) this.#node.takeOver(call);
       },
       gone: () => {
         if (!call.finished) this.#node.fail(call, unavailable(call, name));

@@ -454,7 +454,7 @@ export class NodeServer {
         return this.#node.actors.awaitDeath(client, message.request, message.actor);
       case "forget":
         for (const call of message.calls) {
-          this.#node.actors.forget({ actor: message.actor, call });
+          this.#node.actors.forget({ actor: message.actor, call }, true);
         }
         return;
       case "bequeath":
@@ -468,7 +468,7 @@ export class NodeServer {
       case "consumed":
         return this.#node.executions.consumed(message.task, message.count);
       case "cancel":
-        return this.#node.cancellations.cancel(message.task, message.force, message.recursive);
+        return this.#node.cancellations.cancel(client, message.task, message.force, message.recursive);
       case "makeRoom":
         this.#node.objects.makeRoom(message.bytes).then((error) => {
           this.#node.send(client, {
@@ -677,16 +677,14 @@ export class NodeServer {
     } else if (client.role === "driver") {
       this.#node.programs.gone(client);
     } else if (client.role === "peer") {
+      const gone = new TaskCancelledError("The node that submitted the task is gone");
       for (const task of [...this.#node.tasks.values()]) {
         if (task.client !== client.id || task.finished) continue;
-        // Who made the call may be run again, and gets the answer then.
-        if (task instanceof CallRecord && task.actor.journal !== undefined) continue;
-        this.#node.cancellations.stop(
-          task,
-          new TaskCancelledError("The node that submitted the task is gone"),
-          true,
-          false,
-        );
+        // Who made the call of a durable actor may be run again, and gets the answer then.
+        if (task instanceof CallRecord && task.state !== "delegated") {
+          if (task.actor.journal !== undefined) continue;
+          this.#node.cancellations.stop(task, gone, true, false);
+        } else this.#node.cancellations.abandon(task, gone);
       }
       const node = this.#node.cluster!.nodeOf(client.id);
       this.#node.cluster!.peerDown(client);

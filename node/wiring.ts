@@ -46,9 +46,10 @@ export function actorServices(node: NodeParts): ActorServices {
     nodeOf: (client) => node.cluster?.nodeOf(client),
     provide: (id) => node.objects.provide(id),
     forgotten: (call) => {
-      if (node.actors.has(call.actor)) node.actors.forget(call);
+      if (node.actors.has(call.actor)) node.actors.forget(call, false);
       else node.cluster?.actors.forget(call);
     },
+    recall: (call) => node.cluster?.recall(call),
     surrendered: (actor, calls) => {
       // What was said to peers and not sent could tell of what is void.
       for (const client of node.clients.values()) if (client.role === "peer") client.channel.close();
