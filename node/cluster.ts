@@ -29,7 +29,7 @@ import { type ResourcePool, type Shape, showShape } from "../scheduler/resources
 import { CallRecord } from "./actor_records.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
 import { FarActors, type Located } from "./far_actors.ts";
-import { isRefused, refersTo } from "./outcomes.ts";
+import { refersTo } from "./outcomes.ts";
 import { lacking, Placing } from "./placing.ts";
 import { asksOnce, type Client } from "./peers.ts";
 import { newRemote, type Remote } from "./remote.ts";
@@ -91,9 +91,6 @@ export interface ClusterServices {
 
 /** How many tasks are given away in one turn. */
 const GIVEN_TASKS_MAX = 500;
-
-/** How soon a task is placed again that a node has not taken. */
-const REFUSED_MS = 20;
 
 /** This node's dealings with others. */
 export class Cluster {
@@ -580,7 +577,6 @@ export class Cluster {
   #result(remote: Remote, { handle, index, kept, outcome }: Extract<FromNode, { type: "result" }>): void {
     const task = remote.pending.get(handle);
     if (task === undefined) return;
-    if (isRefused(outcome)) return this.#refused(remote, handle, task);
     const { returns, stream } = task.entry.settings;
     // What stands for an actor is held there, whatever its outcome.
     const refers = refersTo(outcome) || task.results?.[index]?.home !== undefined;
@@ -606,14 +602,6 @@ export class Cluster {
   bequeathed(client: Client, { handle, calls }: Extract<ToNode, { type: "bequeath" }>): void {
     const task = this.#remotes.get(client.id)?.pending.get(handle);
     if (task !== undefined) task.bequeathed = calls;
-  }
-
-  /** A node has not what a task asks for, though it had said so: where the task goes is looked at anew in a while. */
-  #refused(remote: Remote, handle: number, task: TaskRecord): void {
-    remote.pending.delete(handle);
-    task.remote = -1;
-    this.#homeless.add(task);
-    this.#node.after(REFUSED_MS, () => this.placeHomeless());
   }
 
   /** Keeps an outcome until all are there. @returns Whether they are. */

@@ -14,14 +14,6 @@ export function packError(error: RaydError): Uint8Array {
   return pack(errorToRecord(error)).toBytes().slice();
 }
 
-/** Between nodes: the task was not taken, and is to be placed anew. */
-export const REFUSED: Outcome = { kind: "error", bytes: new Uint8Array(0) };
-
-/** Whether an outcome says that a task was not taken. */
-export function isRefused(outcome: Outcome): boolean {
-  return outcome.kind === "error" && outcome.bytes.length === 0;
-}
-
 /** Whether an outcome is nothing without the node that it came from. */
 export function refersTo(outcome: Outcome): boolean {
   return outcome.kind === "stored" || outcome.kind === "inline" && outcome.contains.length > 0;

@@ -15,7 +15,7 @@ import { showShape } from "../scheduler/resources.ts";
 import { mayRunOn, showPlacement } from "../core/placement.ts";
 import { CallRecord } from "./actor_records.ts";
 import type { ObjectRecord } from "./directory.ts";
-import { lost, refersTo, REFUSED } from "./outcomes.ts";
+import { lost, refersTo } from "./outcomes.ts";
 import type { NodeParts } from "./parts.ts";
 import type { Client } from "./peers.ts";
 import { type FunctionEntry, type SettingsEntry, type Submitted, TaskRecord } from "./tasks.ts";
@@ -89,16 +89,6 @@ export class Submissions {
     const { fn, entry } = this.#node.definitions.of(client, message);
     if (client.role !== "peer") throw new ProtocolError("Cannot delegate: only a node can");
     if (this.adopt(client, message)) return;
-    if (!this.#node.pool.couldEverFit(entry.shape)) {
-      // The peer did not know yet that a bundle is not here any more.
-      return this.#node.send(client, {
-        type: "result",
-        handle: message.handle,
-        index: 0,
-        kept: false,
-        outcome: REFUSED,
-      });
-    }
     const { dependencies, args } = message;
     for (const { object, outcome } of dependencies) this.#node.cluster!.introduce(client, object, outcome);
     this.#node.cluster!.introduceAll(client, args);
@@ -109,6 +99,12 @@ export class Submissions {
     if (args.kind === "stored") this.#node.cluster!.introduceArguments(client, task.id);
     if (missing === undefined) return;
     if (this.#node.isolates.broken !== undefined) return this.#node.isolates.failBroken(task);
+    if (!this.#node.pool.couldEverFit(entry.shape)) {
+      return this.#node.results.fail(
+        task,
+        new UnschedulableError(`Task ${entry.settings.name} was sent to a node that can never run it`),
+      );
+    }
     this.#bringArguments(task);
     if (missing.length > 0) this.#node.executions.dependencies.hold(task, missing);
     else this.#node.executions.step({ type: "ready", task, now: this.#node.now() });
