@@ -53,7 +53,6 @@ import { CallRecord, NodeActor } from "./actor_records.ts";
 import { type ActorEffect, type ActorEvent, ActorTable } from "./actors.ts";
 import { AnswerBook, type FarCall } from "./answers.ts";
 import { circleOf } from "./deadlock.ts";
-import { packError } from "./outcomes.ts";
 import { asksOnce, type Client, type Isolate } from "./peers.ts";
 import type { FunctionEntry, SettingsEntry, TaskRecord } from "./tasks.ts";
 
@@ -231,7 +230,12 @@ export class ActorServer {
     entry: SettingsEntry,
   ): void {
     const peer = client.role === "peer";
-    if (peer && this.#cameBack(client, message)) return;
+    const back = peer ? this.#node.tasks.get(message.task) : undefined;
+    if (back instanceof CallRecord && back.state === "delegated") {
+      // Its way led over the peer, while the actor came here.
+      this.#node.recall(back);
+      this.takeOver(back);
+    }
     if (client.role !== "driver") {
       if (
         this.#answers.resend(message.task, (index, kept, outcome) => {
@@ -280,30 +284,6 @@ export class ActorServer {
     if (missing.length > 0 && !call.finished) this.#node.awaitArguments(call, missing);
   }
 
-  /**
-   * Whether a peer passes on a call that came from here, for its way led over the peer while the actor came here; or says a
-   * call again that is made here. The peer need not wait for its end.
-   */
-  #cameBack(client: Client, { task, handle }: Extract<ToNode, { type: "call" }>): boolean {
-    const known = this.#node.tasks.get(task);
-    if (!(known instanceof CallRecord)) return false;
-    const caller = this.#node.clients.get(known.client);
-    if (caller === undefined || caller.role === "peer" && caller !== client) return false;
-    const { name, returns } = known.entry.settings;
-    if (known.state === "delegated") {
-      this.#node.recall(known);
-      this.takeOver(known);
-    } else if (caller === client) return false;
-    const why = new ActorUnavailableError(
-      `Call ${name} came back to the node that makes it, and goes on there`,
-    );
-    const outcome: Outcome = { kind: "error", bytes: packError(why) };
-    for (let index = 0; index < returns; index++) {
-      this.#node.send(client, { type: "result", handle, index, kept: false, outcome });
-    }
-    return true;
-  }
-
   /** A call that was on its way to another node is this node's, since its actor has come here. */
   takeOver(call: CallRecord): void {
     const actor = this.#actors.get(call.actor.id)!;
@@ -314,6 +294,9 @@ export class ActorServer {
     const logged = actor.log.find((other) => other?.id === call.id);
     if (logged !== undefined) {
       // It is run again; who waits for it gets that answer.
+      if (this.#node.clients.has(logged.client)) {
+        (logged.others ??= []).push({ client: logged.client, handle: logged.handle });
+      }
       logged.client = call.client;
       logged.handle = call.handle;
       logged.results = call.results;

@@ -11,7 +11,6 @@ import { STOP_GRACE_MS } from "../core/limits.ts";
 import { unreachable } from "../core/unreachable.ts";
 import { CallRecord } from "./actor_records.ts";
 import type { NodeParts } from "./parts.ts";
-import type { Client } from "./peers.ts";
 import { TaskRecord } from "./tasks.ts";
 
 /** Ends tasks before their time. */
@@ -39,11 +38,10 @@ export class Cancellations {
     this.#node.flush();
   }
 
-  /** Cancels a task; `recursive` with all that it submitted. @param by Who asks: of peers, only the one whose task it is. */
-  cancel(by: Client, id: TaskId, force: boolean, recursive: boolean): void {
+  /** Cancels a task; `recursive` with all that it submitted. */
+  cancel(id: TaskId, force: boolean, recursive: boolean): void {
     const task = this.#node.tasks.get(id);
     if (task !== undefined) {
-      if (by.role === "peer" && task.client !== by.id) return;
       const message = `Task ${task.entry.settings.name} (${hex(id)}) was cancelled while it was ${
         stateOf(task)
       }`;

@@ -31,7 +31,7 @@ import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
 import { FarActors, type Located } from "./far_actors.ts";
 import { refersTo } from "./outcomes.ts";
 import { lacking, Placing } from "./placing.ts";
-import { asksOnce, type Client } from "./peers.ts";
+import { asksOnce, type Client, NO_CLIENT } from "./peers.ts";
 import { newRemote, type Remote } from "./remote.ts";
 import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
 
@@ -405,11 +405,33 @@ export class Cluster {
     this.#node.send(remote.client, { type: "behalf", job: task.job, driver });
   }
 
-  /** A task that was given away goes on here: what the peer says of it is not for anybody. */
+  /** A task that was given away goes on here. What the peer makes of it is let go of. */
   recall(task: TaskRecord): void {
-    const pending = this.#remotes.get(task.remote)?.pending;
-    if (pending === undefined) return;
-    for (const [handle, other] of pending) if (other === task) pending.delete(handle);
+    const remote = this.#remotes.get(task.remote);
+    if (remote === undefined) return;
+    for (const [handle, pending] of remote.pending) {
+      if (pending !== task) continue;
+      const { id, parent, args, job, fn, entry } = task;
+      const nobodys = new TaskRecord(
+        { handle, task: id, parent, dependencies: [], args },
+        job,
+        fn,
+        entry,
+        NO_CLIENT,
+      );
+      nobodys.finished = true;
+      nobodys.remote = task.remote;
+      remote.pending.set(handle, nobodys);
+    }
+    task.remote = -1;
+    task.collected = undefined;
+  }
+
+  /** A task that was given away is to run here after all. */
+  takeBack(task: TaskRecord): void {
+    this.recall(task);
+    task.foreign = true; // it is not given away again
+    this.#node.ready(task);
   }
 
   /** A task that was given away is no longer wanted. */

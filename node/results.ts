@@ -87,7 +87,7 @@ export class Results {
       if (client !== undefined) {
         this.#node.send(client, { type: "result", handle: task.handle, index, kept: false, outcome });
       }
-      return;
+      return this.#tellOthers(task, index, false, outcome);
     }
     const record = known ?? this.#node.directory.declare(returnId(task.id, index), task.client);
     // What another node had, and a task has made here, is this node's own from now on.
@@ -106,13 +106,26 @@ export class Results {
           outcome: record.outcome!,
         });
       }
-      return;
+      return this.#tellOthers(task, index, true, record.outcome!);
     }
     if (task.remote >= 0) this.#node.cluster!.settled(task, record, outcome);
     if (client !== undefined) {
       this.#node.send(client, { type: "result", handle: task.handle, index, kept: true, outcome });
     } else if (known === undefined || !task.rebuild) this.#node.directory.disown(record);
+    this.#tellOthers(task, index, true, outcome);
     this.announce(record);
+  }
+
+  /** Tells an outcome to all but the first who want a task. */
+  #tellOthers(task: TaskRecord, index: number, kept: boolean, outcome: Outcome): void {
+    if (task.others === undefined) return;
+    for (const { client: id, handle } of task.others) {
+      const client = this.#node.clients.get(id);
+      if (client === undefined) continue;
+      if (client.role === "peer") this.#node.cluster!.beforeResult(client);
+      if (kept) this.#node.directory.retain(id, [returnId(task.id, index)]);
+      this.#node.send(client, { type: "result", handle, index, kept, outcome });
+    }
   }
 
   #dropResult(task: TaskRecord, index: number, outcome: Outcome): void {

@@ -467,8 +467,12 @@ export class NodeServer {
         return;
       case "consumed":
         return this.#node.executions.consumed(message.task, message.count);
-      case "cancel":
-        return this.#node.cancellations.cancel(client, message.task, message.force, message.recursive);
+      case "cancel": {
+        const task = client.role === "peer" ? this.#node.tasks.get(message.task) : undefined;
+        // It may be another's by now, whose submitter is another run of the peer's.
+        if (task !== undefined && !this.#node.submissions.givenUp(client, task)) return;
+        return this.#node.cancellations.cancel(message.task, message.force, message.recursive);
+      }
       case "makeRoom":
         this.#node.objects.makeRoom(message.bytes).then((error) => {
           this.#node.send(client, {
@@ -679,7 +683,7 @@ export class NodeServer {
     } else if (client.role === "peer") {
       const gone = new TaskCancelledError("The node that submitted the task is gone");
       for (const task of [...this.#node.tasks.values()]) {
-        if (task.client !== client.id || task.finished) continue;
+        if (task.finished || !this.#node.submissions.givenUp(client, task)) continue;
         // Who made the call of a durable actor may be run again, and gets the answer then.
         if (task instanceof CallRecord && task.state !== "delegated") {
           if (task.actor.journal !== undefined) continue;

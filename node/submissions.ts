@@ -88,6 +88,11 @@ export class Submissions {
   delegated(client: Client, message: Extract<ToNode, { type: "delegate" }>): void {
     const { fn, entry } = this.#node.definitions.of(client, message);
     if (client.role !== "peer") throw new ProtocolError("Cannot delegate: only a node can");
+    // What was given away and is asked for in turn is run here: two nodes that had it of each other would wait for ever.
+    const known = this.#node.tasks.get(message.task);
+    if (known?.state === "delegated" && known.remote >= 0 && this.#node.pool.couldEverFit(known.asked)) {
+      this.#node.cluster!.takeBack(known);
+    }
     if (this.adopt(client, message)) return;
     const { dependencies, args } = message;
     for (const { object, outcome } of dependencies) this.#node.cluster!.introduce(client, object, outcome);
@@ -161,6 +166,9 @@ export class Submissions {
         this.#node.send(client, { type: "result", handle: message.handle, index: i, kept, outcome });
       }
     }
+    if (task.client !== client.id && !task.entry.settings.stream && this.#node.clients.has(task.client)) {
+      (task.others ??= []).push({ client: task.client, handle: task.handle });
+    }
     task.client = client.id;
     task.handle = message.handle;
     for (let i = (task.results?.length ?? 0) - 1; i >= 0; i--) {
@@ -178,6 +186,19 @@ export class Submissions {
       }
     }
     return true;
+  }
+
+  /** A peer does not want a task any more, or is gone. @returns Whether it was the last one that did. */
+  givenUp(client: Client, task: TaskRecord): boolean {
+    task.others = task.others?.filter((other) =>
+      other.client !== client.id && this.#node.clients.has(other.client)
+    );
+    if (task.client !== client.id) return false;
+    const next = task.others?.pop();
+    if (next === undefined) return true;
+    task.client = next.client;
+    task.handle = next.handle;
+    return false;
   }
 
   /** Makes the record of what a running task will return: somebody else than its submitter has come to refer to it. */

@@ -62,6 +62,8 @@ export class TaskRecord implements SchedulerTask {
   /** The client that is told of results, and what it calls the task. Another one when its submitter was run again. */
   client: number;
   handle: number;
+  /** Further clients that are told: its submitter runs on several nodes, which had lost each other, or its first node. */
+  others: { readonly client: number; readonly handle: number }[] | undefined = undefined;
   /** Records of what it returns, by index: of those that anybody but its submitter refers to. */
   results: (ObjectRecord | undefined)[] | undefined = undefined;
   /** Its outcomes are sealed; whatever still runs of it is nobody's. */
