@@ -1,0 +1,165 @@
+/**
+ * A node among others that give it tasks and take tasks from it: the others are played by hand, over in-memory streams.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import { systemClock } from "../core/clock.ts";
+import type { TaskId } from "../core/ids.ts";
+import { type FromPeer, type Message, PROTOCOL_VERSION, type ToNode } from "../core/messages.ts";
+import { parseTaskOptions } from "../core/options.ts";
+import { VERSION } from "../core/version.ts";
+import { NodeServer } from "../node/server.ts";
+import { raystoreLibrary } from "../store/library.ts";
+import { ObjectStore } from "../store/object_store.ts";
+import { pack } from "../store/serialize.ts";
+import { Channel, streamPair } from "../transport/channel.ts";
+import { decodeFromNode, decodeFromPeer } from "../transport/codec.ts";
+import { until } from "./fixtures/files.ts";
+
+const TOKEN = "a".repeat(64);
+const id = (text: string) => text.padEnd(16, "-").slice(0, 16) as TaskId;
+const never = () => new Promise<never>(() => {});
+
+/** A node of one CPU whose isolates are silent, until `fail` ends them all: then all tasks that are there fail. */
+function silentNode(): { node: NodeServer; fail: () => void } & Disposable {
+  const exits: ((reason: string) => void)[] = [];
+  let failing = false;
+  const node = new NodeServer({
+    id: id("node"),
+    token: TOKEN,
+    resources: { cpu: 10_000 },
+    store: ObjectStore.create(raystoreLibrary(), { capacity: 4 * 1024 * 1024 }),
+    clock: systemClock,
+    isolates: {
+      start: (_number, exited) => {
+        if (failing) queueMicrotask(() => exited("it has no code"));
+        else exits.push(exited);
+        return { claims: new Int32Array(256), terminate: () => {} };
+      },
+    },
+    isolatesWarm: 1,
+    isolatesMax: 1,
+    spillPath: "/tmp",
+    log: () => {},
+    abroad: {
+      pull: never,
+      hasCode: () => true,
+      fetchCode: never,
+      publishCode: () => {},
+      jobStarted: () => {},
+      jobEnded: () => {},
+      reserveName: never,
+      releaseName: () => {},
+      findName: never,
+      virtualHome: never,
+      releaseVirtual: () => {},
+      recordGroup: () => Promise.resolve(),
+      readGroup: never,
+      removeGroup: () => {},
+      resourcesChanged: () => {},
+      lineage: { put: () => Promise.resolve(), delete: () => {} },
+      leftLineage: () => Promise.resolve([]),
+    },
+  });
+  const fail = () => {
+    failing = true;
+    for (const exited of exits) exited("it has no code");
+  };
+  return { node, fail, [Symbol.dispose]: () => node.close() };
+}
+
+/** Somebody connected to the node. */
+interface Connected {
+  send(message: Message): void;
+  readonly received: FromPeer[];
+  /** The codes of the errors that it was told as results, by what it calls the tasks. */
+  results(): Record<number, string>;
+}
+
+function connect(node: NodeServer, role: "peer" | "driver", job: TaskId): Connected {
+  const [ours, theirs] = streamPair();
+  if (role === "peer") node.acceptPeer(theirs);
+  else node.accept(theirs);
+  const received: FromPeer[] = [];
+  const decode = role === "peer" ? decodeFromPeer : decodeFromNode as unknown as typeof decodeFromPeer;
+  const channel = new Channel<Message, FromPeer>(ours, decode, "microtask");
+  channel.start({ message: (message) => received.push(message), closed: () => {} });
+  const send = (message: Message) => channel.send(message);
+  send({
+    type: "hello",
+    role,
+    protocol: PROTOCOL_VERSION,
+    version: VERSION,
+    token: TOKEN,
+    isolate: 0,
+    job,
+    storeClient: 0,
+    pid: 1,
+  });
+  send({ type: "defineFunction", index: 0, address: { load: "x:", module: "x:", name: "f" } });
+  const settings = parseTaskOptions({ spread: true, retries: 0 }, "f", false);
+  send({ type: "defineSettings", index: 0, settings });
+  const results = () =>
+    Object.fromEntries(
+      received.flatMap((message) =>
+        message.type === "result" ? [[message.handle, message.outcome.kind]] : []
+      ),
+    );
+  return { send, received, results };
+}
+
+const fields = (task: TaskId) => ({
+  task,
+  parent: id("job"),
+  fn: 0,
+  settings: 0,
+  args: { kind: "inline", bytes: pack([]).toBytes(), contains: [] } as const,
+});
+const delegate = (handle: number, task: TaskId): ToNode => ({
+  type: "delegate",
+  handle,
+  ...fields(task),
+  dependencies: [],
+});
+
+Deno.test("NodeServer tells all nodes that have given it a task, and one that cancels it does not end it for the others", async () => {
+  using silent = silentNode();
+  const [first, second, third] = ["first", "second", "third"].map((name) =>
+    connect(silent.node, "peer", id(name))
+  ) as [Connected, Connected, Connected];
+  const given = async (tasks: number) =>
+    await until("it was given", () => silent.node.load().queued === tasks);
+  for (const [i, peer] of [first, second, third].entries()) {
+    peer.send({ type: "behalf", job: id("job"), driver: false });
+    peer.send(delegate(i + 1, id("one")));
+    await given(1);
+  }
+  third.send({ type: "cancel", task: id("one"), force: true, recursive: true });
+  third.send(delegate(9, id("two")));
+  await given(2);
+  silent.fail();
+  await until("both were told", () => 1 in first.results() && 2 in second.results());
+  await until("the other task has failed", () => 9 in third.results());
+  assertEquals([first.results(), second.results()], [{ 1: "error" }, { 2: "error" }]);
+  assertEquals(3 in third.results(), false);
+});
+
+Deno.test("NodeServer runs a task itself that it gave to a node which gives it back: none of them waits for the other", async () => {
+  using silent = silentNode();
+  const peer = connect(silent.node, "peer", id("peer"));
+  silent.node.describe({ id: id("peer"), resources: { cpu: 10_000 }, labels: {} });
+  await until("they are connected", () => peer.received.some(({ type }) => type === "welcome"));
+  const driver = connect(silent.node, "driver", id("job"));
+  for (const handle of [1, 2]) {
+    driver.send({ type: "submit", handle, ...fields(id(`task${handle}`)), dependencies: [] });
+  }
+  const given = () => peer.received.find((message) => message.type === "delegate");
+  await until("one of two is given away, as they are to be spread", () => given() !== undefined);
+  peer.send({ type: "behalf", job: id("job"), driver: false });
+  peer.send(delegate(7, given()!.task));
+  await until("it has both", () => silent.node.load().queued === 2);
+  silent.fail();
+  await until("all were told", () => Object.keys(driver.results()).length === 2 && 7 in peer.results());
+});
