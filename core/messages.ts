@@ -222,6 +222,8 @@ export type FromNode =
     readonly outcome: Outcome;
   }
   | { readonly type: "object"; readonly object: ObjectId; readonly outcome: Outcome }
+  /** To a peer: the node does not have what the task asks for, as it was believed to. It is the peer's again. */
+  | { readonly type: "turnedAway"; readonly handle: number }
   | { readonly type: "room"; readonly request: number; readonly error: Uint8Array }
   | { readonly type: "answer"; readonly request: number; readonly body: Uint8Array }
   | {
@@ -308,7 +310,10 @@ export type FromNode =
 /** What a node takes from a peer: what any client says, and what the peer answers as a node. */
 export type FromPeer =
   | ToNode
-  | Extract<FromNode, { type: "welcome" | "refused" | "result" | "object" | "answer" | "output" }>;
+  | Extract<
+    FromNode,
+    { type: "welcome" | "refused" | "result" | "turnedAway" | "object" | "answer" | "output" }
+  >;
 
 /** Any message at all. */
 export type Message = ToNode | FromNode;

@@ -102,6 +102,8 @@ export class Cluster {
   readonly #homeless = new Set<TaskRecord>();
   /** Its dealings with actors of others. */
   readonly actors: FarActors;
+  /** A task was turned away: what nodes have is known better soon. */
+  #placeAgain = false;
   readonly #touched = new Set<Remote>();
   readonly #self: PlacedNode;
   /** This node is about to end: what it can give to others, it gives. */
@@ -242,6 +244,9 @@ export class Cluster {
   /** A node has reported how it is loaded. */
   report(id: TaskId, load: NodeLoad): void {
     this.#placing.global.report(id, load, this.#node.now());
+    if (!this.#placeAgain) return;
+    this.#placeAgain = false;
+    this.placeHomeless();
   }
 
   // --- Giving tasks away --------------------------------------------------------------------------------------
@@ -403,6 +408,14 @@ export class Cluster {
     remote.job = task.job;
     remote.driver = driver;
     this.#node.send(remote.client, { type: "behalf", job: task.job, driver });
+  }
+
+  /** A node did not take a task, for it has not what others still say that it has: a bundle that it has given back. */
+  #turnedAway(task: TaskRecord): void {
+    task.remote = -1;
+    this.#homeless.add(task);
+    this.#placeAgain = true;
+    this.#node.checkGroup(task);
   }
 
   /** A task that was given away goes on here. What the peer makes of it is let go of. */
@@ -571,13 +584,18 @@ export class Cluster {
   /** A peer's answer. */
   answered(
     client: Client,
-    message: Extract<FromNode, { type: "result" | "object" | "answer" | "output" }>,
+    message: Extract<FromNode, { type: "result" | "turnedAway" | "object" | "answer" | "output" }>,
   ): void {
     const remote = this.#remotes.get(client.id);
     if (remote === undefined) return;
     switch (message.type) {
       case "result":
         return this.#result(remote, message);
+      case "turnedAway": {
+        const task = remote.pending.get(message.handle);
+        remote.pending.delete(message.handle);
+        return task === undefined || task.finished ? undefined : this.#turnedAway(task);
+      }
       case "object": {
         const record = this.#node.directory.get(message.object);
         if (record === undefined || record.outcome !== undefined) return;

@@ -228,6 +228,7 @@ export class NodeServer {
       case "refused":
         return this.#node.options.log("warn", `A peer refused the connection: ${message.reason}`);
       case "result":
+      case "turnedAway":
       case "object":
       case "answer":
       case "output":

@@ -94,6 +94,9 @@ export class Submissions {
       this.#node.cluster!.takeBack(known);
     }
     if (this.adopt(client, message)) return;
+    if (!this.#node.pool.couldEverFit(entry.shape)) {
+      return this.#node.send(client, { type: "turnedAway", handle: message.handle });
+    }
     const { dependencies, args } = message;
     for (const { object, outcome } of dependencies) this.#node.cluster!.introduce(client, object, outcome);
     this.#node.cluster!.introduceAll(client, args);
@@ -104,12 +107,6 @@ export class Submissions {
     if (args.kind === "stored") this.#node.cluster!.introduceArguments(client, task.id);
     if (missing === undefined) return;
     if (this.#node.isolates.broken !== undefined) return this.#node.isolates.failBroken(task);
-    if (!this.#node.pool.couldEverFit(entry.shape)) {
-      return this.#node.results.fail(
-        task,
-        new UnschedulableError(`Task ${entry.settings.name} was sent to a node that can never run it`),
-      );
-    }
     this.#bringArguments(task);
     if (missing.length > 0) this.#node.executions.dependencies.hold(task, missing);
     else this.#node.executions.step({ type: "ready", task, now: this.#node.now() });

@@ -197,6 +197,7 @@ const FROM_NODE: Kinds<FromNode> = {
   refused: fc.record({ reason: text }),
   result: fc.record({ handle: u32, index: u32, kept: fc.boolean(), outcome }),
   object: fc.record({ object, outcome }),
+  turnedAway: fc.record({ handle: u32 }),
   room: fc.record({ request: u32, error: bytes }),
   answer: fc.record({ request: u32, body: bytes }),
   output: fc.record({ job: task, worker: u32, task: text, level, dropped: u32, text }),

@@ -117,10 +117,11 @@ const fields = (task: TaskId) => ({
   settings: 0,
   args: { kind: "inline", bytes: pack([]).toBytes(), contains: [] } as const,
 });
-const delegate = (handle: number, task: TaskId): ToNode => ({
+const delegate = (handle: number, task: TaskId, settings = 0): ToNode => ({
   type: "delegate",
   handle,
   ...fields(task),
+  settings,
   dependencies: [],
 });
 
@@ -162,4 +163,40 @@ Deno.test("NodeServer runs a task itself that it gave to a node which gives it b
   await until("it has both", () => silent.node.load().queued === 2);
   silent.fail();
   await until("all were told", () => Object.keys(driver.results()).length === 2 && 7 in peer.results());
+});
+
+Deno.test("NodeServer turns away what it can never run, and gives what a node has turned away to one that has it", async () => {
+  using silent = silentNode();
+  const peers = ["first", "second"].map((name) => connect(silent.node, "peer", id(name))) as [
+    Connected,
+    Connected,
+  ];
+  const [first, second] = peers;
+  const describe = (name: string, gpus: number) =>
+    silent.node.describe({ id: id(name), resources: { cpu: 10_000, gpu: gpus * 10_000 }, labels: {} });
+  await until("they are connected", () => peers.every(({ received }) => received.length > 0));
+  describe("first", 1);
+  describe("second", 0);
+  const settings = parseTaskOptions({ gpus: 1 }, "f", false);
+  first.send({ type: "behalf", job: id("job"), driver: false });
+  first.send({ type: "defineSettings", index: 1, settings });
+  first.send(delegate(5, id("other"), 1));
+  await until(
+    "it is turned away",
+    () => first.received.some((message) => message.type === "turnedAway" && message.handle === 5),
+  );
+  const driver = connect(silent.node, "driver", id("job"));
+  driver.send({ type: "defineSettings", index: 1, settings });
+  driver.send({ type: "submit", handle: 1, ...fields(id("task")), settings: 1, dependencies: [] });
+  const given = ({ received }: Connected) => received.find((message) => message.type === "delegate");
+  await until("it is given to the node that is said to have a GPU", () => given(first) !== undefined);
+  first.send({ type: "turnedAway", handle: given(first)!.handle });
+  describe("first", 0);
+  describe("second", 1);
+  const load = { free: { gpu: 10_000 }, queued: 0, meanMs: 1 };
+  await until("it is given to the one that has", () => {
+    silent.node.reported(id("second"), load);
+    return given(second) !== undefined;
+  });
+  assertEquals(driver.results(), {});
 });

@@ -76,6 +76,7 @@ const KIND = {
   stopActor: 45,
   forget: 46,
   bequeath: 47,
+  turnedAway: 48,
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = [
@@ -300,6 +301,8 @@ function fields(to: ByteWriter, m: Message): void {
       return to.taskId(m.node);
     case "refused":
       return to.text(m.reason);
+    case "turnedAway":
+      return to.u32(m.handle);
     case "room":
       to.u32(m.request);
       return to.blob(m.error);
@@ -378,6 +381,7 @@ const PEER_ANSWERS: ReadonlySet<number> = new Set([
   KIND.welcome,
   KIND.refused,
   KIND.result,
+  KIND.turnedAway,
   KIND.object,
   KIND.answer,
   KIND.output,
@@ -598,6 +602,8 @@ function fromNode(from: ByteReader, kind: number): FromNode {
       return { type: "welcome", node: from.taskId() };
     case KIND.refused:
       return { type: "refused", reason: from.text() };
+    case KIND.turnedAway:
+      return { type: "turnedAway", handle: from.u32() };
     case KIND.room:
       return { type: "room", request: from.u32(), error: from.blob() };
     case KIND.answer:

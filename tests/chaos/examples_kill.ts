@@ -17,8 +17,8 @@ import { TestCluster } from "../e2e/test_cluster.ts";
 /** An example, with inputs for which it takes some seconds. */
 interface Example {
   readonly name: string;
-  /** @param directory Where it may write, and finds its input. */
-  readonly args: (directory: string) => readonly string[];
+  /** @param directory Where it may write. @param texts Where files are whose words can be counted. */
+  readonly args: (directory: string, texts: string) => readonly string[];
   /** What of its output must be the same each time. */
   readonly same: (output: string) => string;
   /** A file that it writes, which must be the same each time. */
@@ -63,7 +63,7 @@ const EXAMPLES: readonly Example[] = [
   },
   {
     name: "wordcount",
-    args: (directory) => [`${directory}/texts`],
+    args: (_directory, texts) => [texts],
     same: (output) => output,
   },
 ];
@@ -93,7 +93,6 @@ async function run(
   const [head, spared, worker] = cluster.nodes as [Running, Running, Running];
   await whole(cluster.nodes);
   const directory = cluster.directory.path;
-  Deno.symlinkSync(texts, `${directory}/texts`);
   const env = {
     ...cluster.env,
     RAYD_ADDRESS: /use --address (\S+) instead/.exec(spared.stdout)![1]!,
@@ -101,7 +100,10 @@ async function run(
   };
   const script = new URL(`../../examples/${example.name}.ts`, import.meta.url).pathname;
   const began = performance.now();
-  await using program = new Running(["run", script, ...example.args(directory)], { cwd: directory, env });
+  await using program = new Running(["run", script, ...example.args(directory, texts)], {
+    cwd: directory,
+    env,
+  });
   const ended = program.ended();
   if (disturbance !== "nothing") {
     await new Promise((resolve) => setTimeout(resolve, middleMs));
