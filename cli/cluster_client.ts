@@ -6,6 +6,7 @@
 
 import { systemClock } from "../core/clock.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
+import { CONTROL_STORE_MS_MAX } from "../core/limits.ts";
 import { GcsClient } from "../gcs/client.ts";
 import { readTls, readToken, tokenFile } from "../transport/credentials.ts";
 import { dialTcp, splitAddress } from "../transport/tcp.ts";
@@ -25,6 +26,7 @@ export async function connectCluster(
     id: taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
     token: readToken(file ?? tokenFile()),
     clock: systemClock,
+    patienceMs: CONTROL_STORE_MS_MAX,
     connect: (member) => {
       const to = member === undefined ? { hostname, port } : splitAddress(member);
       return dialTcp(to.hostname, to.port, systemClock, tls);

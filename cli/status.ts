@@ -6,9 +6,10 @@
 
 // @ts-types="./std_parse_args.d.ts"
 import { parseArgs } from "@std/cli/parse-args";
-import { RaydError } from "../core/errors.ts";
+import { NoMajorityError, RaydError } from "../core/errors.ts";
 import { isBundleName } from "../core/bundles.ts";
 import { hex } from "../core/ids.ts";
+import { CONTROL_STORE_MS_MAX } from "../core/limits.ts";
 import { MEMORY, RESOURCE_UNIT } from "../core/options.ts";
 import { type NodeRegistration, NODES, readLoad, readRegistration } from "../node/registration.ts";
 import type { NodeLoad } from "../scheduler/global.ts";
@@ -41,6 +42,7 @@ cannot be had now, with the reason.
     try {
       const loads = new Map<string, NodeLoad>();
       const told = Promise.withResolvers<void>();
+      setTimeout(told.resolve, CONTROL_STORE_MS_MAX); // whoever passes loads on may just have gone
       const address = parsed.address as string | undefined;
       const file = parsed["token-file"] as string | undefined;
       const client = await connectCluster(address, file, (all) => {
@@ -93,7 +95,11 @@ async function watch(look: () => Promise<string>): Promise<never> {
   const terminal = Deno.stdout.isTerminal();
   let last = "";
   for (;;) {
-    const now = await look();
+    const now = await look().catch((error) => {
+      // It may be mended while this goes on.
+      if (error instanceof NoMajorityError) return `${error.message}\n`;
+      throw error;
+    });
     if (now !== last) print(terminal ? `\x1b[H\x1b[2J${now}` : now);
     last = now;
     await new Promise((resolve) => setTimeout(resolve, WATCH_MS));

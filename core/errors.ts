@@ -36,6 +36,7 @@ export type ErrorCode =
   | "COLLECTIVE_MISMATCH"
   | "USAGE"
   | "DISCONNECTED"
+  | "NO_MAJORITY"
   | "PROTOCOL"
   | "STORE";
 
@@ -331,6 +332,14 @@ export class DisconnectedError extends RaydError {
   }
 }
 
+/** Too few of those who keep the cluster's control store answer: nothing of it can be read or written. */
+export class NoMajorityError extends RaydError {
+  /** Makes the error. @param message How many answer, which do not, and what to do. */
+  constructor(message: string) {
+    super("NO_MAJORITY", message);
+  }
+}
+
 /** A peer sent something that is not of the protocol; its connection ends. */
 export class ProtocolError extends RaydError {
   /** Makes the error. @param message What was received and what was expected. */
@@ -454,6 +463,8 @@ export function errorFromRecord(record: ErrorRecord): RaydError {
       return new CollectiveMismatchError(message);
     case "DISCONNECTED":
       return new DisconnectedError(message);
+    case "NO_MAJORITY":
+      return new NoMajorityError(message);
     case "PROTOCOL":
       return new ProtocolError(message);
     case "STORE":

@@ -120,6 +120,9 @@ export const LOG_LINES_PER_SECOND = 2_000;
 /** The longest line of `console` output that is passed on whole. */
 export const LOG_LINE_BYTES_MAX = 32 * 1024;
 
+/** How long somebody who asks the control store once waits, if it seems to have no majority. */
+export const CONTROL_STORE_MS_MAX = 4_000;
+
 /** The share of the machine's memory that the store takes unless told otherwise. */
 export const STORE_SHARE_DEFAULT = 0.3;
 

@@ -26,6 +26,7 @@ import {
   type StoreMap,
   type ToGcs,
 } from "./protocol.ts";
+import { lackingOf, noMajority } from "./quorum.ts";
 import { ABSENT, ANY, type GcsEntry, type GcsOp, type GcsResult, shardOf } from "./shard.ts";
 
 export { ABSENT, ANY };
@@ -43,6 +44,11 @@ export interface GcsClientOptions {
   readonly connected?: (known: boolean) => void;
   /** The connection broke; it is being tried again. */
   readonly disconnected?: (error: RaydError) => void;
+  /**
+   * How long an answer is waited for before it is looked at why there is none: too few members, and it is an error; a
+   * store that changes its head, and there is more time. Without it, the store may be away for as long as it likes.
+   */
+  readonly patienceMs?: number;
   /** The loads that nodes have reported. */
   readonly loads?: (loads: readonly { readonly node: TaskId; readonly load: Uint8Array }[]) => void;
 }
@@ -84,6 +90,8 @@ interface Watch {
 }
 
 const RETRY_MS_MIN = 20, RETRY_MS_MAX = 500;
+/** How long an answer is waited for at most, by whom has patience for a while only; and how often it is looked at why. */
+const ANSWER_MS_MAX = 30_000, LOOK_MS = 250;
 
 /** A connection to the control store that mends itself. */
 export class GcsClient {
@@ -97,6 +105,7 @@ export class GcsClient {
   #shards = 0;
   #cluster: TaskId | undefined;
   #started = Promise.withResolvers<void>();
+  readonly #mapped = Promise.withResolvers<StoreMap>();
   #closed: RaydError | undefined;
   #askAgain: Set<number> | undefined;
   #nextRequest = 0;
@@ -111,12 +120,29 @@ export class GcsClient {
   constructor(options: GcsClientOptions) {
     this.#options = options;
     this.#started.promise.catch(() => {});
+    this.#mapped.promise.catch(() => {});
   }
 
-  /** Connects. @throws {UsageError} If the store refuses the client. @throws {DisconnectedError} If it cannot be reached. */
-  async start(): Promise<void> {
+  /**
+   * Connects.
+   *
+   * @param patienceMs As the client's, for this once.
+   * @throws {UsageError} If the store refuses the client. @throws {DisconnectedError} If it cannot be reached.
+   * @throws {NoMajorityError} If too few of its members answer.
+   */
+  async start(patienceMs = this.#options.patienceMs): Promise<void> {
     await this.#connect(this.#link(""), true);
-    await this.#started.promise;
+    try {
+      await this.#answered(this.#started.promise, patienceMs);
+    } catch (error) {
+      this.#end(error as RaydError);
+      throw error;
+    }
+  }
+
+  /** Who is who, as soon as a member has said it, though none may lead. */
+  get mapped(): Promise<StoreMap> {
+    return this.#mapped.promise;
   }
 
   /** The cluster's id, once connected. */
@@ -246,7 +272,7 @@ export class GcsClient {
     };
     this.#watches.set(id, watch);
     if (this.#tail !== undefined) this.#openWatch(this.#tail, watch);
-    await watch.ready.promise;
+    await this.#answered(watch.ready.promise);
     return () => {
       if (this.#watches.delete(id)) this.#tail?.channel?.send({ type: "unwatch", watch: id });
     };
@@ -274,6 +300,7 @@ export class GcsClient {
       link.channel?.finish();
     }
     this.#started.reject(error);
+    this.#mapped.reject(error);
     for (const pending of this.#pending.values()) pending.reject(error);
     this.#pending.clear();
   }
@@ -288,12 +315,51 @@ export class GcsClient {
     const reads = operations.every(({ kind }) => kind === "get" || kind === "list");
     const sequence = reads ? 0 : this.#sequences[shard] = (this.#sequences[shard] ?? 0) + 1;
     const request = this.#nextRequest = (this.#nextRequest + 1) % 0x1_0000_0000;
-    return new Promise((resolve, reject) => {
+    const answer = new Promise<readonly GcsResult[]>((resolve, reject) => {
       const pending = { shard, sequence, operations, resolve, reject };
       this.#pending.set(request, pending);
       if (sequence > 0) (this.#unanswered[shard] ??= new Set()).add(sequence);
       this.#sendRequest(request, pending);
     });
+    if (this.#options.patienceMs === undefined) return answer;
+    return this.#answered(answer).catch((error) => {
+      // If it was sent, it may still take effect.
+      this.#pending.delete(request);
+      this.#unanswered[shard]?.delete(sequence);
+      throw error;
+    });
+  }
+
+  /** What is answered, or why it is not. @throws {NoMajorityError} If too few members answer. */
+  async #answered<T>(answer: Promise<T>, patienceMs = this.#options.patienceMs): Promise<T> {
+    if (patienceMs === undefined) return await answer;
+    const { clock } = this.#options;
+    const given = Promise.withResolvers<never>();
+    const since = clock.now();
+    const look = () => {
+      const error = this.#whySilent(clock.now() - since);
+      if (error !== undefined) given.reject(error);
+      else cancel = clock.after(LOOK_MS, look);
+    };
+    let cancel = clock.after(patienceMs, look);
+    try {
+      return await Promise.race([answer, given.promise]);
+    } finally {
+      cancel();
+    }
+  }
+
+  #whySilent(ms: number): RaydError | undefined {
+    const deciders = this.#map?.deciders ?? [];
+    const quorum = {
+      answering: deciders.filter((address) => this.#isOpen(address)),
+      missing: deciders.filter((address) => !this.#isOpen(address)),
+    };
+    if (deciders.length > 0 && lackingOf(quorum) > 0) return noMajority(quorum);
+    if (ms < ANSWER_MS_MAX) return undefined;
+    return deciders.length > 0 ? noMajority(quorum) : new DisconnectedError(
+      "The control store does not answer: what listens there has no part in it, or hangs",
+    );
   }
 
   /** Sends a request to whom it belongs, if that one can be reached; otherwise it is sent as soon as it can. */
@@ -432,6 +498,7 @@ export class GcsClient {
     }
     if (map.epoch >= (this.#map?.epoch ?? 0)) {
       this.#map = map;
+      this.#mapped.resolve(map);
       for (const address of map.members) {
         if (!this.#links.has(address)) this.#connect(this.#link(address), false);
       }

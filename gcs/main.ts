@@ -13,6 +13,7 @@ import type { ChainConfig } from "./chain_config.ts";
 import { addressOf, ChainLinks, type MemberBook } from "./chain_links.ts";
 import { ADDON_SYMBOL, type GcsChainConfig, type GcsConfig, type GcsReply } from "./config.ts";
 import type { StoreMap } from "./protocol.ts";
+import { UNKNOWN } from "./quorum.ts";
 import { type ChainOptions, GcsServer } from "./server.ts";
 
 async function main(config: GcsConfig): Promise<void> {
@@ -97,9 +98,6 @@ async function openLinks(config: GcsConfig, chain: GcsChainConfig, clientPort: n
   };
 }
 
-/** An address that nobody has. */
-const UNKNOWN = "unknown";
-
 /** What clients are told of a configuration. */
 function mapOf({ epoch, chain, joining, acceptors, replicas }: ChainConfig, book: MemberBook): StoreMap {
   const client = (member: string) => book[member]?.client ?? UNKNOWN;
@@ -109,6 +107,7 @@ function mapOf({ epoch, chain, joining, acceptors, replicas }: ChainConfig, book
     head: client(chain[0]!),
     tail: client(chain.at(-1)!),
     members: [...all].map(client).filter((address) => address !== UNKNOWN),
+    deciders: acceptors.map(client),
     chain: Object.values(book).map((addresses) => addresses.chain),
     replicas,
   };

@@ -26,6 +26,8 @@ export interface StoreMap {
   readonly tail: string;
   /** All who know of changes of this map. */
   readonly members: readonly string[];
+  /** A majority of these decides on the next map. Who has no address that is known is "unknown". */
+  readonly deciders: readonly string[];
   /** Where members reach members. Empty if there is no other. */
   readonly chain: readonly string[];
   /** How many replicas there are to be. */
@@ -170,7 +172,7 @@ function fields(to: ByteWriter, m: ToGcs | FromGcs): void {
       to.f64(m.map.epoch);
       to.text(m.map.head);
       to.text(m.map.tail);
-      for (const list of [m.map.members, m.map.chain]) {
+      for (const list of [m.map.members, m.map.deciders, m.map.chain]) {
         to.u32(list.length);
         for (const address of list) to.text(address);
       }
@@ -330,6 +332,7 @@ function fromGcs(from: ByteReader): FromGcs {
           head: from.text(),
           tail: from.text(),
           members: from.list(() => from.text()),
+          deciders: from.list(() => from.text()),
           chain: from.list(() => from.text()),
           replicas: from.u16(),
         },

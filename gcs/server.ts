@@ -84,7 +84,7 @@ const ALONE: ChainOptions = {
   founds: true,
   send: () => {},
   self: "",
-  map: ({ epoch }) => ({ epoch, head: "", tail: "", members: [""], chain: [], replicas: 1 }),
+  map: ({ epoch }) => ({ epoch, head: "", tail: "", members: [""], deciders: [""], chain: [], replicas: 1 }),
 };
 
 /** The control store of a cluster, or a member of it. */

@@ -8,6 +8,7 @@
 import { systemClock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
 import type { TaskId } from "../core/ids.ts";
+import { CONTROL_STORE_MS_MAX } from "../core/limits.ts";
 import { GcsClient } from "../gcs/client.ts";
 import { type NodeRegistration, NODES, readRegistration } from "../node/registration.ts";
 import { machineId } from "./machine.ts";
@@ -29,6 +30,7 @@ export interface FoundNode {
  * @param address The head: `HOST:PORT`. @param id 16 random bytes: who asks.
  * @throws {UsageError} If the address is none, the token is wrong, or no node runs on this machine.
  * @throws {DisconnectedError} If the head cannot be reached.
+ * @throws {NoMajorityError} If too few of those who keep the control store answer.
  */
 export async function findNode(address: string, id: TaskId): Promise<FoundNode> {
   const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(address);
@@ -41,6 +43,7 @@ export async function findNode(address: string, id: TaskId): Promise<FoundNode> 
     id,
     token,
     clock: systemClock,
+    patienceMs: CONTROL_STORE_MS_MAX,
     connect: (member) => {
       const { hostname, port } = splitAddress(member ?? address);
       return dialTcp(hostname, port, systemClock, tls);

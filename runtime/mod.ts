@@ -109,6 +109,7 @@ export {
   DisconnectedError,
   type ErrorCode,
   GetTimeoutError,
+  NoMajorityError,
   ObjectLostError,
   OutOfDiskError,
   PendingCallsLimitError,

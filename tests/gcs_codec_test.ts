@@ -71,6 +71,7 @@ const fromGcs: fc.Arbitrary<FromGcs> = fc.oneof(
       head: text,
       tail: text,
       members: fc.array(text, { maxLength: 3 }),
+      deciders: fc.array(text, { maxLength: 3 }),
       chain: fc.array(text, { maxLength: 3 }),
       replicas: u16,
     }),
