@@ -6,13 +6,25 @@
 
 import { Worker } from "node:worker_threads";
 import { UsageError } from "../core/errors.ts";
-import type { GcsConfig, GcsReply } from "../gcs/config.ts";
+import type { Departure } from "../gcs/chain_member.ts";
+import type { GcsConfig, GcsOrder, GcsQuorum, GcsReply } from "../gcs/config.ts";
+
+/** How a control store has ended. */
+export interface StoreEnd extends Departure {
+  /** Where clients reach those who go on. */
+  readonly others: readonly string[];
+}
 
 /** A running control store. */
 export interface ControlStore {
   /** The port that clients connect to. */
   readonly port: number;
-  close(): Promise<void>;
+  /** It will be closed in a while: other members are told. */
+  leaveSoon(): void;
+  /** Who is missing, if there are to be others. */
+  quorum(): Promise<GcsQuorum | undefined>;
+  /** Ends it, when other members go on without it, or after a while. Called again, it waits for none of them. */
+  close(): Promise<StoreEnd>;
 }
 
 /** Starts it. @throws {UsageError} If it cannot be started. */
@@ -21,23 +33,35 @@ export function startControlStore(
   log: (level: "info" | "warn" | "error", message: string) => void,
 ): Promise<ControlStore> {
   const worker = new Worker(new URL("../gcs/main.ts", import.meta.url));
-  const ended = Promise.withResolvers<void>();
+  const order = (what: GcsOrder) => worker.postMessage(what);
+  const ended = Promise.withResolvers<StoreEnd>();
+  let asked: ((quorum: GcsQuorum | undefined) => void)[] = [];
   return new Promise((resolve, reject) => {
     worker.on("message", (reply: GcsReply) => {
       switch (reply.type) {
         case "ready":
           return resolve({
             port: reply.port,
+            leaveSoon: () => order("leave soon"),
+            quorum: () => {
+              order("who is missing");
+              return new Promise((resolve) => asked.push(resolve));
+            },
             async close() {
-              worker.postMessage("shutdown");
-              await ended.promise;
+              order("end");
+              const end = await ended.promise;
               await worker.terminate();
+              return end;
             },
           });
         case "failed":
           return reject(new UsageError(`Cannot start the control store: ${reply.message}`));
+        case "quorum":
+          for (const answer of asked) answer(reply.quorum);
+          asked = [];
+          return;
         case "ended":
-          return ended.resolve();
+          return ended.resolve({ ...reply.departure, others: reply.others });
         case "log":
           return log(reply.level, reply.message);
       }

@@ -5,29 +5,32 @@
  */
 
 import { UsageError } from "../core/errors.ts";
-import { type Daemon, startDaemon } from "../node/daemon.ts";
+import { type Daemon, type DaemonConfig, startDaemon } from "../node/daemon.ts";
 import { hostCommand, machineId, storeMemoryOf } from "../runtime/machine.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import type { DaemonOptions } from "./daemon_options.ts";
+import type { ControlStore } from "./control_store.ts";
 import { complain } from "./output.ts";
 
 /** The port of the control store unless told otherwise. */
 export const HEAD_PORT = 6380;
 
-/** Starts the process's node. */
+/** Starts the process's node. @param stores Where the control store is said to be. @param patienceMs How long it may be without a majority. */
 export async function startNode(
   role: "head" | "worker",
   options: DaemonOptions,
   token: string,
-  head: { hostname: string; port: number },
+  stores: DaemonConfig["stores"],
+  patienceMs?: number,
 ): Promise<Daemon> {
   const cpus = Math.max(1, Math.ceil(options.cpus));
   return await startDaemon({
     role,
     id: randomHex(16),
     token,
-    head,
+    stores,
+    patienceMs,
     hostname: options.host,
     checkHostname: (hostname) => checkBind(hostname, options),
     socket: `\0rayd-${randomHex(16)}`,
@@ -52,15 +55,21 @@ export async function startNode(
  * Goes on until a signal, or until somebody asks that the node drain. It then lets what runs here end, for a while; a
  * second signal ends it at once, as Ctrl-C does.
  *
- * @param close Ends all that the process runs. @returns The status.
+ * @param store What of the control store is here, which is told at once, as others may end as well.
+ * @param close Ends all that the process runs; called again if it is to be quicker. @returns The status.
  */
-export async function untilSignal(daemon: Daemon, close: () => Promise<void>): Promise<number> {
+export async function untilSignal(
+  daemon: Daemon,
+  store: Pick<ControlStore, "leaveSoon"> | undefined,
+  close: () => Promise<void>,
+): Promise<number> {
   const ended = Promise.withResolvers<number>();
   const end = (status: number) => close().then(() => ended.resolve(status), () => ended.resolve(1));
   let draining = false;
   const drain = () => {
     if (draining) return end(0);
     draining = true;
+    store?.leaveSoon();
     complain("rayd: ending, once what runs here has ended; once more to end now\n");
     daemon.drain(DRAIN_MS_MAX).finally(() => end(0));
   };

@@ -37,14 +37,23 @@ export function nextConfig(
   config: ChainConfig,
   chain: readonly MemberId[],
   joining: MemberId | undefined,
+  acceptors: readonly MemberId[] = acceptorsOf(config, chain),
 ): ChainConfig {
-  return {
-    epoch: config.epoch + 1,
-    chain,
-    joining,
-    acceptors: acceptorsOf(config, chain),
-    replicas: config.replicas,
-  };
+  return { epoch: config.epoch + 1, chain, joining, acceptors, replicas: config.replicas };
+}
+
+/**
+ * Who decides when some have taken leave: of those who stay, as many as are odd. Who leaves is not asked any more, and
+ * those who are merely silent have nothing that those who stay lack, so none of them need be waited for.
+ *
+ * @param lasting The chain in the order in which its members are to be taken.
+ */
+export function acceptorsAfterLeave(
+  chain: readonly MemberId[],
+  lasting: readonly MemberId[],
+): readonly MemberId[] {
+  const seats = new Set(lasting.slice(0, chain.length - (chain.length + 1) % 2));
+  return chain.filter((member) => seats.has(member));
 }
 
 /**

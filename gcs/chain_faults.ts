@@ -37,6 +37,10 @@ export const CHAIN_FAULTS = {
   "lease-no-grace": "an acceptor forgets over a restart that it may have granted a lease",
   "grant-to-the-dead": "an acceptor forgets a lease for a late ask of the process before",
   "lease-too-long": "the tail counts its lease from the answer, not from the question, and for longer",
+  "read-while-leaving": "a tail that has given up its lease to leave still answers reads",
+  "leave-untold": "a member that leaves ends before those who decide from then on know that it is out",
+  "leave-keeps-seat": "a member that has left is still one of those who decide",
+  "leave-of-the-dead": "an acceptor takes what a member said that left for what its next run says",
 } as const;
 
 /** The name of a fault. */

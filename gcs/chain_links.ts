@@ -24,18 +24,8 @@ import { MESSAGE_BYTES_MAX } from "../core/limits.ts";
 import { VERSION } from "../core/version.ts";
 import type { TlsOptions } from "../transport/tcp.ts";
 import { sameToken } from "../transport/token.ts";
+import type { MemberAddresses, MemberBook } from "./chain_book.ts";
 import type { MemberId } from "./chain_config.ts";
-
-/** Where a member is reached. */
-export interface MemberAddresses {
-  /** By other members: HOST:PORT. */
-  readonly chain: string;
-  /** By clients: HOST:PORT. */
-  readonly client: string;
-}
-
-/** All members that are known of. */
-export type MemberBook = Readonly<Record<MemberId, MemberAddresses>>;
 
 /** What links are made of. */
 export interface ChainLinksOptions {
@@ -44,7 +34,7 @@ export interface ChainLinksOptions {
   readonly cluster: string;
   readonly token: string;
   readonly hostname: string;
-  /** The port to listen on: 0 for any. */
+  /** The port to listen on, if it is free; 0 for any. */
   readonly port: number;
   /** Where clients reach this member. */
   readonly client: string;
@@ -115,9 +105,14 @@ export class ChainLinks {
 
   /** Listens. @returns The port. */
   async listen(): Promise<number> {
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen(this.#options.port, this.#options.hostname, () => resolve());
+    const at = (port: number) =>
+      new Promise<void>((resolve, reject) => {
+        this.#server.once("error", reject);
+        this.#server.listen(port, this.#options.hostname, () => resolve());
+      });
+    await at(this.#options.port).catch((error: { code?: string }) => {
+      if (error.code !== "EADDRINUSE") throw error;
+      return at(0);
     });
     const { port } = this.#server.address() as AddressInfo;
     const { member, hostname, client } = this.#options;

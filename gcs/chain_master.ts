@@ -14,22 +14,37 @@
  * anew, or that was named anew, may have forgotten: it waits as long as any lease lasts. A process that is known to be
  * dead (its machine says that nobody listens there any more) holds no lease, so a kill is not waited out.
  *
+ * A member that is stopped gently *leaves*: it answers no reads from then on, which is as good as the end of its lease, and
+ * is left out by the next configuration, both of the chain and of those who decide. It may end once those who decide from
+ * then on know it. So of members that are all stopped, the last one has the store alone, and needs nobody when it comes
+ * back. That is to be the founder, whose directory is known: it *lingers*, to see whether others leave as well.
+ *
  * Pure: `step` takes events with the time, and returns messages to be sent after what was written is durable.
  *
  * @module
  */
 
-import { type ChainConfig, majorityOf, type MemberId, nextConfig, tailOf } from "./chain_config.ts";
+import {
+  acceptorsAfterLeave,
+  type ChainConfig,
+  majorityOf,
+  type MemberId,
+  nextConfig,
+  tailOf,
+} from "./chain_config.ts";
 import { ChainConsensus, type MemberSend, type MetaStorage } from "./chain_consensus.ts";
 import { type ChainFault, NO_FAULTS } from "./chain_faults.ts";
-import type { MemberMessage } from "./chain_messages.ts";
+import { ChainPeers, type Peer } from "./chain_peers.ts";
+import type { Leaving, MemberMessage } from "./chain_messages.ts";
 
 /** What happens to a member. */
 export type MasterEvent =
   | { readonly type: "message"; readonly from: MemberId; readonly message: MemberMessage }
   | { readonly type: "tick" }
   /** The process of a member has ended: certainly, not just silence. */
-  | { readonly type: "dead"; readonly member: MemberId; readonly incarnation: number };
+  | { readonly type: "dead"; readonly member: MemberId; readonly incarnation: number }
+  /** This member is to end: in a while, or as soon as it is {@link ChainMaster.left}. It is not asked to stay again. */
+  | { readonly type: "leave"; readonly when: "soon" | "now" };
 
 /** What a master is made of. Times in milliseconds. */
 export interface ChainMasterOptions {
@@ -43,29 +58,24 @@ export interface ChainMasterOptions {
   readonly known: Iterable<MemberId>;
   /** Whether this member takes a replica when one is needed. */
   readonly offers: boolean;
+  /** Whether what it has outlasts its process. */
+  readonly durable: boolean;
   /** The epoch in which all replicas of this member, as the tail's, have brought the joining member up to date; or 0. */
   readonly synced: () => number;
   readonly now: number;
   /** Somebody who says nothing for so long counts as gone. */
   readonly suspectMs: number;
   readonly leaseMs: number;
+  /**
+   * If this member is to be the last one of those who leave: how long it waits for anybody to say so, and for those who
+   * did to be gone. Without it, it leaves when it is told to.
+   */
+  readonly linger?: { readonly ms: number; readonly msMax: number };
   readonly faults?: ReadonlySet<ChainFault>;
 }
 
 /** By how much a second of one member may differ from a second of another. */
 export const DRIFT = 0.1;
-
-interface Peer {
-  heardAt: number;
-  incarnation: number;
-  epoch: number;
-  hearsMe: boolean;
-  synced: boolean;
-  voted: boolean;
-  offers: boolean;
-  /** The incarnation that is known to have ended. */
-  dead: number;
-}
 
 interface Lease {
   readonly incarnation: number;
@@ -77,39 +87,46 @@ export class ChainMaster {
   readonly #options: ChainMasterOptions;
   readonly #faults: ReadonlySet<ChainFault>;
   readonly #consensus: ChainConsensus;
-  readonly #peers = new Map<MemberId, Peer>();
+  readonly #peers: ChainPeers;
   /** Leases that this acceptor has granted. */
   readonly #leases = new Map<MemberId, Lease>();
   /** Until when no leases are granted, so that a vote which waits for their end can be given. */
   #grantsNoneUntil = -Infinity;
-  /** Until when leases may stand that this acceptor does not know of. */
-  #graceUntil: number;
-  #now: number;
+  /** Until when leases may stand that this acceptor does not know of: as it has started, and as the epoch has. */
+  readonly #startGraceUntil: number;
+  #epochGraceUntil: number;
   /** Of the lease that this member asks for as the tail. */
   #ask = 0;
   #askedAt = 0;
   readonly #grants = new Set<MemberId>();
   #leasedUntil = -Infinity;
   #epoch = 0;
+  #leaving: Leaving = "no";
+  /** When it was told to leave now, though it may linger. */
+  #leavesSince: number | undefined;
+  /** It had a part when it began to leave, so that others have to know that it is out. */
+  #hadPart = false;
 
   /** @param options What the master is made of. */
   constructor(options: ChainMasterOptions) {
     this.#options = options;
     this.#faults = options.faults ?? NO_FAULTS;
-    this.#now = options.now;
-    this.#graceUntil = this.#faults.has("lease-no-grace") ? -Infinity : options.now + options.leaseMs;
+    this.#peers = new ChainPeers(options.member, options.suspectMs, options.now);
+    this.#startGraceUntil = this.#epochGraceUntil = this.#faults.has("lease-no-grace")
+      ? -Infinity
+      : options.now + options.leaseMs;
     this.#consensus = new ChainConsensus(
       options.member,
       options.storage,
       (value) => {
         if (this.#mayAccept(value)) return true;
-        this.#grantsNoneUntil = this.#now + options.leaseMs * 2;
+        this.#grantsNoneUntil = this.#peers.now + options.leaseMs * 2;
         return false;
       },
       this.#faults,
     );
     this.#epoch = this.#consensus.known?.epoch ?? 0;
-    for (const peer of this.#others()) this.#peer(peer).heardAt = options.now; // each gets its chance to speak
+    for (const peer of this.#others()) this.#peers.of(peer).heardAt = options.now; // each gets its chance to speak
   }
 
   /** The last configuration that is known to be decided. */
@@ -117,9 +134,14 @@ export class ChainMaster {
     return this.#consensus.known;
   }
 
+  /** How far this member is with leaving. */
+  get leaving(): Leaving {
+    return this.#leaving;
+  }
+
   /** Members that are heard, and hear this one. */
   get alive(): MemberId[] {
-    return [...this.#peers.keys()].filter((peer) => this.#alive(peer));
+    return [...this.#peers.all.keys()].filter((id) => this.#peers.alive(id));
   }
 
   /** Begins a store of which this member is all. */
@@ -133,6 +155,7 @@ export class ChainMaster {
     if (this.#faults.has("read-without-lease") || this.#faults.has("read-anywhere")) return true;
     const { config } = this;
     if (config === undefined || tailOf(config) !== this.#options.member) return false;
+    if (this.#leaving === "now" && !this.#faults.has("read-while-leaving")) return false;
     // Nobody else can vote it away.
     if (config.acceptors.length === 1 && config.acceptors[0] === this.#options.member) {
       return !this.#consensus.voted;
@@ -140,37 +163,81 @@ export class ChainMaster {
     return now < this.#leasedUntil;
   }
 
+  /** Whether this member, which leaves, may end: those who go on know that it is out, or it is all there is. */
+  get left(): boolean {
+    if (this.#leaving !== "now") return false;
+    const { config } = this;
+    if (config === undefined) return true;
+    const knows = (peer: Readonly<Peer>) => peer.knows >= config.epoch;
+    if (this.#isAll(config)) {
+      // Others may still wait to hear that they are out.
+      return [...this.#peers.all.values()].every((peer) =>
+        peer.leaving !== "now" || knows(peer) || !this.#peers.hears(peer)
+      );
+    }
+    if (hasPart(config, this.#options.member)) return false;
+    if (!this.#hadPart || this.#faults.has("leave-untold")) return true;
+    const told = config.acceptors.filter((each) => knows(this.#peers.known(each)));
+    return told.length >= majorityOf(config.acceptors);
+  }
+
   /** Takes an event. @param now The time. @returns Messages, to be sent after what was written is durable. */
   step(event: MasterEvent, now: number): MemberSend[] {
-    this.#now = now;
+    this.#peers.now = now;
     switch (event.type) {
       case "message":
         return this.#after(this.#message(event.from, event.message));
       case "dead":
-        this.#peer(event.member).dead = event.incarnation;
+        this.#peers.of(event.member).dead = event.incarnation;
         return this.#after(this.#plan());
+      case "leave":
+        return this.#after(this.#leave(event.when));
       case "tick":
+        this.#stopLingering();
         return this.#after([...this.#beats(), ...this.#askLease(), ...this.#plan()]);
     }
+  }
+
+  #leave(when: "soon" | "now"): MemberSend[] {
+    if (when === "now") this.#leavesSince ??= this.#peers.now;
+    if (this.#leaving === "no") this.#leaving = "soon";
+    this.#hadPart ||= this.config !== undefined && hasPart(this.config, this.#options.member);
+    this.#stopLingering();
+    return [...this.#beats(), ...this.#plan()];
+  }
+
+  /** It leaves now, if it was told to and need not wait for others who end as well. */
+  #stopLingering(): void {
+    const { config } = this;
+    const { linger, member } = this.#options;
+    if (this.#leaving !== "soon" || this.#leavesSince === undefined) return;
+    if (linger !== undefined && config !== undefined && hasPart(config, member) && !this.#isAll(config)) {
+      const ends = ([id, peer]: [MemberId, Peer]) =>
+        peer.leaving !== "no" && this.#peers.hears(peer) && hasPart(config, id);
+      const ms = [...this.#peers.all].some(ends) ? linger.msMax : linger.ms;
+      if (this.#peers.now < this.#leavesSince + ms) return;
+    }
+    this.#leaving = "now";
+  }
+
+  /** Nobody else has a part, or would take one. */
+  #isAll(config: ChainConfig): boolean {
+    const { member } = this.#options;
+    const { chain, acceptors, joining } = config;
+    return chain.length === 1 && chain[0] === member && acceptors.length === 1 && acceptors[0] === member &&
+      joining === undefined && !this.#consensus.voted && this.#candidate(config) === undefined;
   }
 
   #message(from: MemberId, message: MemberMessage): MemberSend[] {
     switch (message.type) {
       case "beat": {
-        const peer = this.#peer(from);
-        if (message.incarnation < peer.incarnation) return [];
-        peer.heardAt = this.#now;
-        peer.incarnation = message.incarnation;
-        peer.epoch = message.epoch;
-        peer.hearsMe = message.hears.includes(this.#options.member);
-        peer.synced = message.synced;
-        peer.voted = message.voted;
-        peer.offers = message.offers;
+        const leaves = this.#peers.take(from, message);
         const { config } = this;
+        const sends: MemberSend[] = [];
         if (config !== undefined && message.epoch < config.epoch) {
-          return [{ to: from, message: { type: "decided", config } }];
+          sends.push({ to: from, message: { type: "decided", config } });
         }
-        return [];
+        return leaves ? [...sends, ...this.#plan()] : sends;
       }
       case "lease":
         return this.#grant(from, message);
@@ -182,11 +249,12 @@ export class ChainMaster {
         this.#grants.add(from);
         if (this.#grants.size < majorityOf(config.acceptors)) return [];
         this.#leasedUntil = this.#faults.has("lease-too-long")
-          ? this.#now + this.#options.leaseMs * 2
+          ? this.#peers.now + this.#options.leaseMs * 2
           : this.#askedAt + this.#options.leaseMs * (1 - DRIFT);
         return [];
       }
       default:
+        if ("config" in message) this.#peers.told(from, message.config.epoch);
         return this.#consensus.step(from, message);
     }
   }
@@ -196,24 +264,28 @@ export class ChainMaster {
     const { config } = this;
     if (config === undefined || config.epoch === this.#epoch) return sends;
     this.#epoch = config.epoch;
+    if (this.#leaving !== "no") this.#hadPart ||= hasPart(config, this.#options.member);
+    this.#stopLingering();
     this.#leasedUntil = -Infinity;
     this.#ask++;
     this.#grantsNoneUntil = -Infinity;
     // Leases of the epochs before may have been granted by others than those who decide now.
-    if (!this.#faults.has("lease-no-grace")) this.#graceUntil = this.#now + this.#options.leaseMs;
+    if (!this.#faults.has("lease-no-grace")) this.#epochGraceUntil = this.#peers.now + this.#options.leaseMs;
     return [...sends, ...this.#beats(), ...this.#askLease()];
   }
 
   #beats(): MemberSend[] {
-    const { incarnation, offers } = this.#options;
+    const { incarnation, offers, durable } = this.#options;
     const message: MemberMessage = {
       type: "beat",
       epoch: this.#epoch,
       incarnation,
-      hears: [...this.#peers].filter(([, peer]) => this.#heard(peer)).map(([id]) => id),
+      hears: [...this.#peers.all].filter(([, peer]) => this.#peers.hears(peer)).map(([id]) => id),
       synced: this.#synced(),
       voted: this.#consensus.voted,
-      offers,
+      offers: offers && this.#leaving === "no",
+      durable,
+      leaving: this.#leaving,
     };
     return [...this.#others()].map((to) => ({ to, message }));
   }
@@ -222,9 +294,9 @@ export class ChainMaster {
   #askLease(): MemberSend[] {
     const { config } = this;
     const { member, incarnation } = this.#options;
-    if (config === undefined || tailOf(config) !== member) return [];
+    if (config === undefined || tailOf(config) !== member || this.#leaving === "now") return [];
     this.#ask++;
-    this.#askedAt = this.#now;
+    this.#askedAt = this.#peers.now;
     this.#grants.clear();
     const message: MemberMessage = { type: "lease", epoch: config.epoch, incarnation, ask: this.#ask };
     return config.acceptors.map((to) => ({ to, message }));
@@ -237,26 +309,34 @@ export class ChainMaster {
     if (epoch < config.epoch) return [{ to: from, message: { type: "decided", config } }];
     if (tailOf(config) !== from || !config.acceptors.includes(this.#options.member)) return [];
     // A late ask of a process that has ended must not take the place of its successor's.
-    const dead = this.#peers.get(from)?.dead ?? NEVER;
+    const { dead } = this.#peers.known(from);
     const late = incarnation <= dead || incarnation < (this.#leases.get(from)?.incarnation ?? 0);
     if (late && !this.#faults.has("grant-to-the-dead")) return [];
     // The vote that was given may let the tail go, or make others decide about it.
-    if (this.#now < this.#grantsNoneUntil) return [];
+    if (this.#peers.now < this.#grantsNoneUntil) return [];
     if (this.#consensus.voted && !this.#faults.has("ignore-leases")) return [];
     if (!this.#faults.has("ignore-leases")) {
-      this.#leases.set(from, { incarnation, until: this.#now + this.#options.leaseMs });
+      this.#leases.set(from, { incarnation, until: this.#peers.now + this.#options.leaseMs });
     }
     return [{ to: from, message: { type: "leased", epoch, incarnation, ask } }];
   }
 
   /** Whether no lease stands in the way of a configuration. */
   #mayAccept(value: ChainConfig): boolean {
-    for (const member of this.config!.chain) {
+    const { epoch, chain } = this.config!;
+    for (const member of chain) {
       if (value.chain.includes(member)) continue;
-      const dead = this.#peers.get(member)?.dead ?? NEVER;
+      // No earlier run of its own process lives, and this one answers no reads.
+      if (member === this.#options.member && this.#leaving === "now") continue;
+      const { dead, gaveUp } = this.#peers.known(member);
       const lease = this.#leases.get(member);
-      if (lease !== undefined && lease.until > this.#now && lease.incarnation > dead) return false;
-      if (this.#graceUntil > this.#now && !this.#dead(member)) return false;
+      const fromPast = this.#faults.has("leave-of-the-dead") && gaveUp.epoch >= 0;
+      const over = fromPast ? Infinity : Math.max(dead, gaveUp.incarnation);
+      if (lease !== undefined && lease.until > this.#peers.now && lease.incarnation > over) return false;
+      if (this.#peers.dead(member)) continue;
+      if (this.#startGraceUntil > this.#peers.now && !fromPast) return false;
+      // One that is in this epoch, and gives up, has no successor that could hold a lease of an epoch before.
+      if (this.#epochGraceUntil > this.#peers.now && gaveUp.epoch !== epoch && !fromPast) return false;
     }
     return true;
   }
@@ -271,7 +351,7 @@ export class ChainMaster {
       ...config.acceptors.filter((each) => !config.chain.includes(each)),
     ];
     const rank = line.indexOf(member);
-    const first = line.slice(0, rank).every((each) => !this.#alive(each));
+    const first = line.slice(0, rank).every((each) => !this.#peers.alive(each));
     const next = first ? this.#next(config) : undefined;
     if (next !== undefined) return this.#consensus.propose(next, rank);
     if (this.#consensus.proposing) return this.#consensus.propose(nextOf(config), rank);
@@ -285,23 +365,41 @@ export class ChainMaster {
     if (replicas !== undefined && replicas !== config.replicas && chain[0] === member) {
       return { ...nextOf(config), replicas };
     }
-    const living = chain.filter((each) => this.#alive(each));
+    const living = chain.filter((each) => this.#peers.alive(each));
     if (living.length === 0) return undefined;
-    const joins = joining !== undefined && this.#alive(joining) ? joining : undefined;
+    const joins = joining !== undefined && this.#peers.alive(joining) && !this.#leaves(joining)
+      ? joining
+      : undefined;
+    const staying = living.filter((each) => !this.#leaves(each));
+    if (staying.length === 0) staying.push(this.#lasting(living)[0]!); // somebody has to be the last
+    const leaves = (each: MemberId) => this.#leaves(each) && !staying.includes(each);
+    if (chain.some(leaves) || config.acceptors.some(leaves)) {
+      const seats = this.#faults.has("leave-keeps-seat")
+        ? config.acceptors
+        : acceptorsAfterLeave(staying, this.#lasting(staying));
+      return nextConfig(config, staying, joins, seats);
+    }
     if (living.length < chain.length || joins !== joining) return nextConfig(config, living, joins);
     if (joins !== undefined) {
       return this.#tailSynced(config)
         ? nextConfig(config, [...chain, joins], undefined)
         : this.#finish(config);
     }
-    const candidate = chain.length < config.replicas ? this.#candidate(config) : undefined;
+    const candidate = this.#candidate(config);
     return candidate === undefined ? this.#finish(config) : nextConfig(config, chain, candidate);
+  }
+
+  /** Members in the order of how likely what they have is to be there again: the lowest is the founder, whose directory is known. */
+  #lasting(members: readonly MemberId[]): MemberId[] {
+    const { member, durable } = this.#options;
+    const lasts = (id: MemberId) => id === member ? durable : this.#peers.known(id).durable;
+    return [...members].sort((a, b) => Number(lasts(b)) - Number(lasts(a)) || (a < b ? -1 : 1));
   }
 
   /** A vote that nobody knows the outcome of keeps leases from being granted: it has to come out. */
   #finish(config: ChainConfig): ChainConfig | undefined {
-    const voted = (peer: Peer) => peer.voted && peer.epoch === config.epoch && this.#heard(peer);
-    return this.#consensus.voted || [...this.#peers.values()].some(voted) ? nextOf(config) : undefined;
+    const voted = (peer: Peer) => peer.voted && peer.epoch === config.epoch && this.#peers.hears(peer);
+    return this.#consensus.voted || [...this.#peers.all.values()].some(voted) ? nextOf(config) : undefined;
   }
 
   /** Replicas may be an epoch behind: what they promised in that one says nothing of this one. */
@@ -314,16 +412,17 @@ export class ChainMaster {
     if (this.#faults.has("promote-unsynced")) return true;
     const tail = tailOf(config);
     if (tail === this.#options.member) return this.#synced();
-    const peer = this.#peers.get(tail);
-    return peer !== undefined && peer.synced && peer.epoch === config.epoch;
+    const { synced, epoch } = this.#peers.known(tail);
+    return synced && epoch === config.epoch;
   }
 
-  /** Acceptors first: they have been here, and may have most of it. */
-  #candidate({ chain, acceptors }: ChainConfig): MemberId | undefined {
-    const free = [...this.#peers].filter(([id, peer]) =>
-      !chain.includes(id) && peer.offers && this.#alive(id)
+  /** Who is to join a chain that is too short. Acceptors first: they have been here, and may have most of it. */
+  #candidate({ chain, acceptors, replicas }: ChainConfig): MemberId | undefined {
+    if (chain.length >= replicas) return undefined;
+    const free = [...this.#peers.all].filter(([id, peer]) =>
+      !chain.includes(id) && peer.offers && this.#peers.alive(id)
     ).map(([id]) => id);
-    const offers = this.#options.offers && !chain.includes(this.#options.member)
+    const offers = this.#options.offers && this.#leaving === "no" && !chain.includes(this.#options.member)
       ? [this.#options.member]
       : [];
     const all = [...offers, ...free].sort();
@@ -337,46 +436,20 @@ export class ChainMaster {
       for (const each of [...config.chain, ...config.acceptors]) all.add(each);
       if (config.joining !== undefined) all.add(config.joining);
     }
-    for (const [id, peer] of this.#peers) if (this.#heard(peer)) all.add(id);
+    for (const [id, peer] of this.#peers.all) if (this.#peers.hears(peer)) all.add(id);
     all.delete(this.#options.member);
     return all;
   }
 
-  #peer(id: MemberId): Peer {
-    let peer = this.#peers.get(id);
-    if (peer === undefined) {
-      peer = {
-        heardAt: this.#now,
-        incarnation: 0,
-        epoch: 0,
-        hearsMe: true,
-        synced: false,
-        voted: false,
-        offers: false,
-        dead: NEVER,
-      };
-      this.#peers.set(id, peer);
-    }
-    return peer;
-  }
-
-  #heard(peer: Peer): boolean {
-    return this.#now - peer.heardAt <= this.#options.suspectMs && peer.incarnation > peer.dead;
-  }
-
-  #dead(id: MemberId): boolean {
-    const peer = this.#peers.get(id);
-    return peer !== undefined && peer.dead !== NEVER && peer.incarnation <= peer.dead;
-  }
-
-  #alive(id: MemberId): boolean {
-    if (id === this.#options.member) return true;
-    const peer = this.#peers.get(id);
-    return peer !== undefined && this.#heard(peer) && peer.hearsMe;
+  /** Whether a member is to be left out now. */
+  #leaves(id: MemberId): boolean {
+    return id === this.#options.member ? this.#leaving === "now" : this.#peers.leaves(id);
   }
 }
 
-const NEVER = -1;
+function hasPart({ chain, acceptors, joining }: ChainConfig, member: MemberId): boolean {
+  return chain.includes(member) || acceptors.includes(member) || joining === member;
+}
 
 /** The same chain, an epoch later. */
 function nextOf(config: ChainConfig): ChainConfig {

@@ -35,6 +35,8 @@ export interface ChainMemberOptions {
   readonly replicas: number | undefined;
   /** Whether storages without a configuration are a new store, of which this member is all. */
   readonly founds: boolean;
+  /** Whether its storages outlast the process. */
+  readonly durable: boolean;
   /** Sends to a member, or loses it. */
   readonly send: (to: MemberId, data: string | Uint8Array) => void;
 }
@@ -53,6 +55,18 @@ const TICK_MS = 100;
 /** Somebody who says nothing for so long counts as gone. */
 const SUSPECT_MS = 1_500;
 const LEASE_MS = 1_000;
+/** How long a member that leaves waits for the others to go on without it. */
+const LEAVE_MS_MAX = 2_000;
+/** How long the founder sees whether others leave as well; and how long for those who do: nodes drain for 30 s. */
+const LINGER = { ms: 2_000, msMax: 35_000 };
+
+/** How a member has left. */
+export interface Departure {
+  /** The others go on without it, or there is nobody. If not, they may wait for it. */
+  readonly left: boolean;
+  /** It was the last one: nobody else has what it has. */
+  readonly last: boolean;
+}
 
 /** One member. */
 export class ChainMember {
@@ -66,6 +80,10 @@ export class ChainMember {
   readonly #own: MemberMessage[] = [];
   #scheduled = false;
   #closed = false;
+  /** When it is to leave, if it is; and since when it has waited for the others to go on without it. */
+  #leaves: "soon" | "now" | undefined;
+  #leavesSince: number | undefined;
+  readonly #departed = Promise.withResolvers<void>();
   #cancelTick: () => void = () => {};
 
   /** @param options What it is made of. @param events Whom it tells; not before {@link start}. */
@@ -82,18 +100,20 @@ export class ChainMember {
   }
 
   #makeMaster(): ChainMaster {
-    const { member, storages, clock, replicas } = this.#options;
+    const { member, storages, clock, replicas, founds, durable } = this.#options;
     return new ChainMaster({
       member,
       incarnation: this.#incarnation,
       storage: storages[0]!,
       known: this.#known,
       offers: true,
+      durable,
       synced: () => this.#synced(),
       now: clock.now(),
       suspectMs: SUSPECT_MS,
       leaseMs: LEASE_MS,
       ...(replicas === undefined ? {} : { replicas }),
+      ...(founds ? { linger: LINGER } : {}),
     });
   }
 
@@ -106,6 +126,11 @@ export class ChainMember {
   /** The configuration. */
   get config(): ChainConfig | undefined {
     return this.#master.config;
+  }
+
+  /** Members that are heard, and hear this one. */
+  get alive(): readonly MemberId[] {
+    return this.#master.alive;
   }
 
   /** Whether this is the head, of all shards. */
@@ -175,6 +200,33 @@ export class ChainMember {
     if (!this.#closed) this.#step({ type: "dead", member, incarnation });
   }
 
+  /** It is to leave in a while: the others are told. */
+  leaveSoon(): void {
+    if (this.#leaves !== undefined || this.#closed) return;
+    this.#leaves = "soon";
+    this.#step({ type: "leave", when: "soon" });
+  }
+
+  /** Leaves, as well as that can be done in the time there is for it. Called again, it waits for nobody. */
+  async leave(): Promise<Departure> {
+    if (this.#leaves === "now") this.#departed.resolve();
+    this.#leaves = "now";
+    if (!this.#closed) this.#step({ type: "leave", when: "now" });
+    await this.#departed.promise;
+    const { config } = this;
+    const last = config?.chain.length === 1 && this.isHead && config.acceptors.length === 1;
+    return { left: this.#master.left, last };
+  }
+
+  /** Sees whether it has left, or need not wait any longer. */
+  #seeDeparture(): void {
+    const { leaving, left } = this.#master;
+    if (this.#leaves === undefined) return;
+    const now = this.#options.clock.now();
+    if (leaving === "now") this.#leavesSince ??= now;
+    if (left || now - (this.#leavesSince ?? now) > LEAVE_MS_MAX) this.#departed.resolve();
+  }
+
   /** Ends it. */
   close(): void {
     this.#closed = true;
@@ -231,6 +283,7 @@ export class ChainMember {
     for (let message; (message = this.#own.shift()) !== undefined;) {
       this.#step({ type: "message", from: this.#options.member, message });
     }
+    this.#seeDeparture();
     this.#events.changed();
   }
 
@@ -272,6 +325,10 @@ export class ChainMember {
       this.config.replicas === 1 && this.config.chain.length === 1 &&
       this.config.acceptors.length === 1 && this.isHead;
     if (!alone) {
+      // One that had to start anew has forgotten it.
+      if (this.#leaves !== undefined && this.#master.leaving === "no") {
+        this.#step({ type: "leave", when: this.#leaves });
+      }
       this.#step({ type: "tick" });
       for (let shard = 0; shard < this.#replicas.length; shard++) {
         const replica = this.#replicas[shard]!;
@@ -283,7 +340,7 @@ export class ChainMember {
           replica.step({ type: "tick" });
         });
       }
-    }
+    } else if (this.#leaves === "now") this.#departed.resolve();
     this.#cancelTick = this.#options.clock.after(TICK_MS, () => this.#tick());
   }
 }

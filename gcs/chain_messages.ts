@@ -37,6 +37,12 @@ export interface ChainEntry extends Position {
   readonly command: ChainCommand;
 }
 
+/**
+ * How far a member is with ending: not at all; it will in a while, and takes no new part; or it is to be left out now,
+ * and answers no reads any more.
+ */
+export type Leaving = "no" | "soon" | "now";
+
 /** Between members. */
 export type MemberMessage =
   /** A sign of life, and what the sender knows. */
@@ -53,6 +59,9 @@ export type MemberMessage =
     readonly voted: boolean;
     /** The sender would take a replica. */
     readonly offers: boolean;
+    /** What the sender has outlasts its process. */
+    readonly durable: boolean;
+    readonly leaving: Leaving;
   }
   | { readonly type: "decided"; readonly config: ChainConfig }
   | { readonly type: "prepare"; readonly config: ChainConfig; readonly ballot: Ballot }

@@ -5,6 +5,8 @@
  */
 
 import type { TlsOptions } from "../transport/tcp.ts";
+import type { Departure } from "./chain_member.ts";
+import type { Quorum } from "./quorum.ts";
 
 /** The global from which lmdb, in the executable, has the path of its native part. */
 export const ADDON_SYMBOL = "rayd.lmdb.addon";
@@ -37,13 +39,32 @@ export interface GcsChainConfig {
   readonly replicas: number | undefined;
   /** Whether an empty directory is a new store. */
   readonly founds: boolean;
+  /** Whether the directory outlasts the process. */
+  readonly durable: boolean;
   /** Members to begin with: HOST:PORT. */
   readonly seeds: readonly string[];
 }
 
-/** From the control store to its head. */
+/** To a control store that runs. */
+export type GcsOrder =
+  /** It will be told to end in a while. */
+  | "leave soon"
+  /** End, once others go on without it; told again: end now. */
+  | "end"
+  /** Say who is missing. */
+  | "who is missing";
+
+/** Who answers, as one member sees it. */
+export interface GcsQuorum extends Quorum {
+  /** Whether this member has a part in the store. If not, others have something newer. */
+  readonly hasPart: boolean;
+}
+
+/** From the control store to its process. */
 export type GcsReply =
   | { readonly type: "ready"; readonly port: number }
   | { readonly type: "failed"; readonly message: string }
-  | { readonly type: "ended" }
+  | { readonly type: "quorum"; readonly quorum: GcsQuorum | undefined }
+  /** It has ended. `others` is where clients reach those who go on, if there are any. */
+  | { readonly type: "ended"; readonly departure: Departure; readonly others: readonly string[] }
   | { readonly type: "log"; readonly level: "info" | "warn" | "error"; readonly message: string };

@@ -1,5 +1,8 @@
 /**
- * The entry of the control store: an isolate of the head's process, so that waiting for the disk holds nobody else up.
+ * The entry of the control store: an isolate of the head's process, or of a worker's that keeps a replica, so that waiting
+ * for the disk holds nobody else up.
+ *
+ * A member listens again where it did when it last ran on its directory, if that is free, as that is where others look.
  *
  * @module
  */
@@ -8,10 +11,18 @@ import { parentPort } from "node:worker_threads";
 import { systemClock } from "../core/clock.ts";
 import { RaydError } from "../core/errors.ts";
 import { taskIdFromHex } from "../core/ids.ts";
-import { listenTcp } from "../transport/tcp.ts";
+import { listenTcp, splitAddress, type TcpListener } from "../transport/tcp.ts";
+import { type MemberBook, readBook, writeBook } from "./chain_book.ts";
 import type { ChainConfig } from "./chain_config.ts";
-import { addressOf, ChainLinks, type MemberBook } from "./chain_links.ts";
-import { ADDON_SYMBOL, type GcsChainConfig, type GcsConfig, type GcsReply } from "./config.ts";
+import { addressOf, ChainLinks } from "./chain_links.ts";
+import {
+  ADDON_SYMBOL,
+  type GcsChainConfig,
+  type GcsConfig,
+  type GcsOrder,
+  type GcsQuorum,
+  type GcsReply,
+} from "./config.ts";
 import type { StoreMap } from "./protocol.ts";
 import { UNKNOWN } from "./quorum.ts";
 import { type ChainOptions, GcsServer } from "./server.ts";
@@ -23,10 +34,11 @@ async function main(config: GcsConfig): Promise<void> {
     { length: config.shards },
     (_, i) => new LmdbStorage(`${config.directory}/shard-${i}`),
   );
-  const listener = listenTcp(config.hostname, config.port, config.tls);
+  const book = config.chain === undefined ? {} : readBook(config.directory);
+  const listener = listen(config, portOf(book[config.chain?.member ?? ""]?.client));
   const members = config.chain === undefined
     ? undefined
-    : await openLinks(config, config.chain, listener.port);
+    : await openLinks(config, config.chain, listener.port, book);
   const server = new GcsServer({
     ...(members === undefined ? {} : { chain: members.options }),
     cluster: taskIdFromHex(config.cluster),
@@ -36,15 +48,50 @@ async function main(config: GcsConfig): Promise<void> {
     log: (level, message) => reply({ type: "log", level, message }),
   });
   members?.begin(server);
-  port.on("message", (message: unknown) => {
-    if (message !== "shutdown") return;
+  const end = async () => {
+    const departure = await server.member.leave();
+    const chain = departure.last ? [] : server.member.config?.chain ?? [];
+    const others = chain.filter((member) => member !== config.chain?.member)
+      .map((member) => members?.links.book[member]?.client ?? UNKNOWN);
     members?.links.close();
     listener.close();
     server.close();
-    Promise.all(storages.map((storage) => storage.close())).then(() => reply({ type: "ended" }));
+    await Promise.all(storages.map((storage) => storage.close()));
+    reply({ type: "ended", departure, others });
+  };
+  let ending = false;
+  port.on("message", (order: unknown) => {
+    switch (order as GcsOrder) {
+      case "leave soon":
+        return server.member.leaveSoon();
+      case "end":
+        if (ending) return void server.member.leave();
+        ending = true;
+        return void end();
+      case "who is missing":
+        return reply({
+          type: "quorum",
+          quorum: members === undefined ? undefined : quorumOf(server, members),
+        });
+    }
   });
   reply({ type: "ready", port: listener.port });
   await listener.serve((stream) => server.accept(stream));
+}
+
+/** Listens for clients. @param last The port to take, if any will do and that one is free. */
+function listen({ hostname, port, tls }: GcsConfig, last: number): TcpListener {
+  if (port !== 0) return listenTcp(hostname, port, tls);
+  try {
+    return listenTcp(hostname, last, tls);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    return listenTcp(hostname, 0, tls);
+  }
+}
+
+function portOf(address: string | undefined): number {
+  return address === undefined ? 0 : splitAddress(address).port;
 }
 
 /** What connects this member with others. */
@@ -55,16 +102,20 @@ interface Members {
   begin(server: GcsServer): void;
 }
 
-async function openLinks(config: GcsConfig, chain: GcsChainConfig, clientPort: number): Promise<Members> {
+async function openLinks(
+  config: GcsConfig,
+  chain: GcsChainConfig,
+  clientPort: number,
+  book: MemberBook,
+): Promise<Members> {
   const self = addressOf(config.hostname, clientPort);
-  const file = `${config.directory}/members.json`;
   let server: GcsServer | undefined;
   const links = new ChainLinks({
     ...chain,
     cluster: config.cluster,
     token: config.token,
     hostname: config.hostname,
-    port: 0,
+    port: portOf(book[chain.member]?.chain),
     client: self,
     tls: config.tls,
     clock: systemClock,
@@ -73,8 +124,7 @@ async function openLinks(config: GcsConfig, chain: GcsChainConfig, clientPort: n
     received: (from, data) => server?.member.received(from, data),
     dead: (member, incarnation) => server?.member.dead(member, incarnation),
     learned: (book) => {
-      Deno.writeTextFileSync(`${file}.new`, JSON.stringify(book));
-      Deno.renameSync(`${file}.new`, file);
+      writeBook(config.directory, book);
       for (const member of Object.keys(book)) server?.member.meet(member);
       server?.tellMap();
     },
@@ -85,16 +135,26 @@ async function openLinks(config: GcsConfig, chain: GcsChainConfig, clientPort: n
     options: { ...chain, self, send: (to, data) => links.send(to, data), map: (of) => mapOf(of, links.book) },
     begin(started) {
       server = started;
-      let book: MemberBook = {};
-      try {
-        book = JSON.parse(Deno.readTextFileSync(file)) as MemberBook;
-      } catch (error) {
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
-      }
+      writeBook(config.directory, { ...book, ...links.book });
       links.learn(book);
       for (const member of Object.keys(links.book)) started.member.meet(member);
       for (const address of chain.seeds) links.dial(address);
     },
+  };
+}
+
+/** Who of those that decide is missing. */
+function quorumOf({ member }: GcsServer, { links, options }: Members): GcsQuorum | undefined {
+  const { config, alive } = member;
+  if (config === undefined) return undefined;
+  const { chain, acceptors, joining } = config;
+  const { member: self } = options;
+  const answers = (each: string) => each === self || alive.includes(each);
+  const address = (each: string) => links.book[each]?.client ?? UNKNOWN;
+  return {
+    answering: acceptors.filter(answers).map(address),
+    missing: acceptors.filter((each) => !answers(each)).map(address),
+    hasPart: chain.includes(self) || acceptors.includes(self) || joining === self,
   };
 }
 

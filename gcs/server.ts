@@ -28,7 +28,7 @@ export type { TransactionalStorage };
 
 /** What a server is told that has other members beside it. */
 export interface ChainOptions
-  extends Pick<ChainMemberOptions, "member" | "incarnation" | "replicas" | "founds" | "send"> {
+  extends Pick<ChainMemberOptions, "member" | "incarnation" | "replicas" | "founds" | "durable" | "send"> {
   /** Where clients reach this member. */
   readonly self: string;
   /** What clients are told of a configuration. */
@@ -82,6 +82,7 @@ const ALONE: ChainOptions = {
   incarnation: 1,
   replicas: 1,
   founds: true,
+  durable: true,
   send: () => {},
   self: "",
   map: ({ epoch }) => ({ epoch, head: "", tail: "", members: [""], deciders: [""], chain: [], replicas: 1 }),
@@ -168,7 +169,7 @@ export class GcsServer {
     };
   }
 
-  /** Ends all connections. */
+  /** Ends all connections. What this member alone has, it has to {@link ChainMember.leave} before. */
   close(): void {
     this.#closed = true;
     this.#member.close();

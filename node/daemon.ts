@@ -48,8 +48,10 @@ export interface DaemonConfig {
   /** 32 random hexadecimal digits: the node's id. */
   readonly id: string;
   readonly token: string;
-  /** The control store. */
-  readonly head: { readonly hostname: string; readonly port: number };
+  /** Where the control store is said to be: each is tried in turn. */
+  readonly stores: readonly { readonly hostname: string; readonly port: number }[];
+  /** How long it may be without a majority before that is an error; without it, the node waits for one. */
+  readonly patienceMs: number | undefined;
   /** The address to listen on, and to be reached by; by default the one that reaches the head. */
   readonly hostname: string | undefined;
   /** Refuses an address that may not be listened on. @throws {UsageError} */
@@ -106,6 +108,14 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     if (level !== "info") events.add(level, message);
   };
   const dial = (hostname: string, port: number) => dialTcp(hostname, port, systemClock, config.tls);
+  const dialFirst = async ([first, ...others]: DaemonConfig["stores"]): ReturnType<typeof dial> => {
+    try {
+      return await dial(first!.hostname, first!.port);
+    } catch (error) {
+      if (others.length === 0 || !(error instanceof DisconnectedError)) throw error;
+      return await dialFirst(others);
+    }
+  };
   const asked = Promise.withResolvers<void>();
   const running: { server?: NodeServer; registration?: NodeRegistration; jobs?: Jobs } = {};
   let localAddress = "127.0.0.1";
@@ -114,8 +124,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     token: config.token,
     clock: systemClock,
     connect: async (address) => {
-      const { hostname, port } = address === undefined ? config.head : splitAddress(address);
-      const conn = await dial(hostname, port);
+      const conn = await dialFirst(address === undefined ? config.stores : [splitAddress(address)]);
       localAddress = (conn.localAddr as Deno.NetAddr).hostname;
       return conn;
     },
@@ -143,7 +152,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   );
   const events = new Events(gcs, config.id, systemClock, wallClock);
   const register = (node: NodeRegistration) => gcs.put(NODES + node.id, writeRegistration(node), ANY, true);
-  await gcs.start();
+  await gcs.start(config.patienceMs);
   const hostname = config.hostname ?? localAddress;
   try {
     config.checkHostname(hostname);

@@ -28,12 +28,12 @@ const seed = Number(args.seed ?? 1);
 const started = performance.now();
 const until = args.minutes === undefined ? 0 : started + Number(args.minutes) * 60_000;
 const count = args.minutes === undefined ? Number(args.seeds ?? 1) : Infinity;
-const sum = { runs: 0, virtualMs: 0, events: 0, committed: 0, epochs: 0, crashes: 0 };
+const sum = { runs: 0, virtualMs: 0, events: 0, committed: 0, epochs: 0, crashes: 0, leaves: 0 };
 for (let i = 0; i < count && (until === 0 || performance.now() < until); i++) {
   try {
     const outcome = new World(seed + i, faults, until === 0 ? undefined : 30_000).run();
     sum.runs++;
-    for (const key of ["virtualMs", "events", "committed", "epochs", "crashes"] as const) {
+    for (const key of ["virtualMs", "events", "committed", "epochs", "crashes", "leaves"] as const) {
       sum[key] += outcome[key];
     }
     if (count === 1) console.log(JSON.stringify(outcome));
@@ -46,7 +46,7 @@ for (let i = 0; i < count && (until === 0 || performance.now() < until); i++) {
 const realMs = performance.now() - started;
 console.log(
   `${sum.runs} runs from seed ${seed}: ${sum.events} events, ${sum.committed} commands committed, ` +
-    `${sum.epochs} configurations, ${sum.crashes} crashes; ${
+    `${sum.epochs} configurations, ${sum.crashes} crashes, ${sum.leaves} leaves; ${
       (sum.virtualMs / 1000).toFixed(0)
     } s simulated in ` +
     `${(realMs / 1000).toFixed(1)} s, ${(sum.virtualMs / realMs).toFixed(1)} times as fast as it happens`,

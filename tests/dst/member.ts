@@ -20,6 +20,8 @@ import type { FromStore, World } from "./world.ts";
 /** How often a member ticks, in its own milliseconds. */
 export const TICK_MS = 25;
 const SUSPECT_MS = 110, LEASE_MS = 90;
+/** How long the one that is to be the last waits for others to leave, and how long a member tries to. */
+const LINGER_MS = 150, LINGER_MS_MAX = 1_000, LEAVE_MS_MAX = 400;
 
 type Envelope = MemberMessage | ReplicaMessage;
 
@@ -40,6 +42,8 @@ export class SimMember {
   #applied: ChainEntry[] = [];
   /** What waits while the process does not get to run. */
   #waiting: (() => void)[] | undefined;
+  /** What is to be called when it has left. */
+  #left: (() => void) | undefined;
 
   /** @param rate How fast its clock goes. @param offset What its clock shows at the beginning. */
   constructor(id: MemberId, world: World, rate: number, offset: number) {
@@ -54,6 +58,11 @@ export class SimMember {
     return this.#master !== undefined;
   }
 
+  /** Whether it was told to leave, and has not yet. */
+  get leaving(): boolean {
+    return this.#left !== undefined;
+  }
+
   /** Of its process, or of the last one. */
   get incarnation(): number {
     return this.#incarnation;
@@ -65,6 +74,11 @@ export class SimMember {
 
   get replica(): ChainReplica | undefined {
     return this.#replica;
+  }
+
+  /** Whether it answers reads at this moment. */
+  get readable(): boolean {
+    return this.running && this.#replica!.readable && this.#master!.leased(this.#clock());
   }
 
   /** Its state on disk, for comparison. */
@@ -84,10 +98,12 @@ export class SimMember {
       storage: this.#metaDisk,
       known: plan.members.filter((id) => id !== this.id),
       offers: true,
+      durable: true,
       synced: () => this.#replica?.syncedEpoch ?? 0,
       now: this.#clock(),
       suspectMs: SUSPECT_MS,
       leaseMs: LEASE_MS,
+      ...(this.id === plan.members[0] ? { linger: { ms: LINGER_MS, msMax: LINGER_MS_MAX } } : {}),
       faults,
     });
     if (first.length > 0) {
@@ -116,7 +132,7 @@ export class SimMember {
   /** Ends its process at this instant. */
   crash(): void {
     this.#master = this.#replica = undefined;
-    this.#waiting = undefined;
+    this.#waiting = this.#left = undefined;
     this.#events = [];
     this.#disk.rollback();
     this.#metaDisk.rollback();
@@ -131,6 +147,22 @@ export class SimMember {
       this.#waiting = undefined;
       for (const each of waiting) each();
     });
+  }
+
+  /** It is stopped gently: it is to leave, and ends when it has, or at the latest after a while. @param left When it has. */
+  leave(when: "soon" | "now", left: () => void): void {
+    const run = this.#incarnation;
+    this.#runs(() => {
+      this.#left = left;
+      this.#masterStep({ type: "leave", when });
+    });
+    if (when === "soon") return;
+    const late = () => {
+      if (!this.running || run !== this.#incarnation) return;
+      if (this.#master!.leaving === "now") this.#world.couldNotLeave(this);
+      else this.#world.time.after(LEAVE_MS_MAX, late);
+    };
+    this.#world.time.after(LEAVE_MS_MAX, late);
   }
 
   /** Its disks take no more, or do again. */
@@ -159,8 +191,7 @@ export class SimMember {
         case "write":
           return this.#replicaStep({ type: "command", command: message.command });
         case "read": {
-          const readable = this.#replica!.readable && this.#master!.leased(this.#clock());
-          return readable
+          return this.readable
             ? reply({
               type: "answer",
               sequence: message.request,
@@ -214,6 +245,7 @@ export class SimMember {
     if (this.#world.strikes(this)) return;
     if (master.config?.epoch !== before) this.#configure();
     for (const { to, message } of sends) this.#send(to, message);
+    if (this.#master === master && master.left) this.#left?.();
   }
 
   #configure(): void {

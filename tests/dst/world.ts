@@ -62,11 +62,15 @@ export interface Outcome {
   readonly committed: number;
   readonly epochs: number;
   readonly crashes: number;
+  readonly leaves: number;
   readonly longestMs: number;
 }
 
-/** Who is not healed and done after so long never will be. */
-const HEALED_MS_MAX = 20_000;
+/** Who is not healed and done after so long, or so much that happens, never will be. */
+const HEALED_MS_MAX = 20_000, HEALED_EVENTS_MAX = 100_000;
+
+/** How long nothing changes before all are told to leave, within what time, and how long those who lack the last of it are watched. */
+const QUIET_MS = 200, STOPPING_MS = 120, ALONE_MS = 500;
 
 const TAIL_LATE: ReadonlySet<string> = new Set(["ack", "decided", "position", "prepare", "accept"]);
 
@@ -82,7 +86,9 @@ export class World {
   readonly keys = ["a", "b", "c"];
   longestMs = 0;
   #crashes = 0;
+  #leaves = 0;
   #healed = false;
+  #stopped = false;
   readonly #seed: number;
   readonly #cut = new Set<string>();
   /** The last tail that a member joined behind. */
@@ -110,16 +116,11 @@ export class World {
 
   /** Runs to the end. @throws {Error} If something that must hold does not. */
   run(): Outcome {
-    const deadline = this.plan.troubleMs + HEALED_MS_MAX;
-    let settled = 0;
-    for (let step = 0; this.time.step(); step++) {
-      if (step % 64 !== 0 || !this.#healed) continue;
-      if (settled === 0 && this.#settled()) {
-        settled = 1;
-        for (const client of this.clients) client.readAll();
-      } else if (settled === 1 && this.#settled()) break;
-      assert(this.time.now < deadline, `not done ${HEALED_MS_MAX} ms after all was healed: ${this.#where()}`);
-    }
+    while (!this.#healed) this.time.step();
+    this.#until("all was healed", () => this.#settled());
+    for (const client of this.clients) client.readAll();
+    this.#until("all was read once more", () => this.#settled());
+    if (this.chance() < 0.5) this.#stopAndStart();
     this.checks.finish();
     const states = new Set(this.#chain().map((member) => member.state()));
     assertEquals(states.size, 1, "the members of the chain differ");
@@ -131,8 +132,68 @@ export class World {
       committed: this.checks.length,
       epochs: this.#config()?.epoch ?? 0,
       crashes: this.#crashes,
+      leaves: this.#leaves,
       longestMs: this.longestMs,
     };
+  }
+
+  /** Lets time go on until something holds. @throws {Error} If it does not come about. */
+  #until(since: string, holds: () => boolean): void {
+    const began = this.time.now;
+    for (let step = 1; step % 64 !== 0 || !holds(); step++) {
+      const late = this.time.now - began > HEALED_MS_MAX || step > HEALED_EVENTS_MAX;
+      if (!late && (this.time.step() || holds())) continue;
+      const ms = (this.time.now - began).toFixed();
+      throw new Error(`not done ${ms} ms and ${step} events after ${since}: ${this.#where()}`);
+    }
+  }
+
+  /**
+   * All members are stopped gently at about the same time: each gets to leave, the last one has everything, and that is
+   * the founder if it had a part. The others do not go on without that one; it does without them.
+   */
+  #stopAndStart(): void {
+    // Somebody may still have been on the way out.
+    for (let since = this.time.now, epoch = 0; this.time.now < since + QUIET_MS; this.time.step()) {
+      if (epoch === this.#config()!.epoch && this.#settled()) continue;
+      epoch = this.#config()!.epoch;
+      since = this.time.now;
+    }
+    this.#stopped = true;
+    const config = this.#config()!;
+    const lasts: SimMember[] = [];
+    for (const member of this.members) {
+      const left = () => {
+        const { chain } = member.master!.config!;
+        if (chain.length === 1 && chain[0] === member.id) lasts.push(member);
+        this.#end(member);
+      };
+      this.time.after(this.below(STOPPING_MS), () => member.leave("now", left));
+    }
+    this.#until("all were told to leave", () => this.members.every(({ running }) => !running));
+    const [founder] = this.plan.members;
+    assertEquals(lasts.length, 1, "as many were the last to leave");
+    const last = lasts[0]!;
+    const others = this.members.filter((member) => member !== last);
+    assert(
+      last.id === founder || !config.chain.includes(founder!),
+      `${last.id} was the last to leave, not the founder`,
+    );
+    if (this.chance() < 0.5) {
+      const until = this.time.now + ALONE_MS;
+      for (const member of others) member.start();
+      for (let at = 0; at < until; at = this.time.now) {
+        for (const { id, readable } of others) assert(!readable, `${id} has old data, and answers reads`);
+        this.time.step();
+      }
+      last.start();
+    } else {
+      last.start();
+      this.#until("the last one was started", () => last.readable);
+      assertEquals(last.replica!.applied.seq, this.checks.length, "the last one to leave lacks something");
+      for (const member of others) member.start();
+    }
+    this.#until("all were started again", () => this.#settled());
   }
 
   /** A whole number below `n`. */
@@ -194,16 +255,48 @@ export class World {
   crash(member: SimMember): void {
     if (!member.running) return;
     this.#crashes++;
+    this.#end(member);
+    const awayMs = this.chance() < 0.5 ? this.below(60) : this.below(600);
+    this.time.after(awayMs, () => {
+      if (!member.running && !this.#stopped) member.start();
+    });
+  }
+
+  /** A member that leaves has waited for long enough. If all leave, all can but tell the last one. */
+  couldNotLeave(member: SimMember): void {
+    if (!this.#stopped) return this.crash(member);
+    const { chain, acceptors, joining } = member.master!.config!;
+    const hasPart = [...chain, ...acceptors, joining].includes(member.id);
+    assert(!hasPart, `${member.id} could not leave: ${this.#where()}`);
+    this.#end(member);
+  }
+
+  #end(member: SimMember): void {
     const { incarnation } = member;
     member.crash();
     for (const other of this.members) {
       if (other === member || this.chance() < 0.3 || this.#cut.has(`${member.id}>${other.id}`)) continue;
       this.time.after(1 + this.below(20), () => other.seeDead(member.id, incarnation));
     }
-    const awayMs = this.chance() < 0.5 ? this.below(60) : this.below(600);
-    this.time.after(awayMs, () => {
-      if (!member.running) member.start();
-    });
+  }
+
+  /** A member is stopped gently, now or in a while, and starts again some time. */
+  #leave(member: SimMember): void {
+    if (!member.running) return;
+    const left = () => {
+      this.#leaves++;
+      this.#end(member);
+      this.time.after(this.below(600), () => {
+        if (!member.running && !this.#stopped) member.start();
+      });
+    };
+    const { incarnation } = member;
+    const now = () => {
+      if (member.running && member.incarnation === incarnation) member.leave("now", left);
+    };
+    if (this.chance() < 0.5) return now();
+    member.leave("soon", left);
+    this.time.after(this.below(200), now);
   }
 
   #draw(troubleMs: number | undefined): Plan {
@@ -242,8 +335,9 @@ export class World {
         member.fill(true);
         this.time.after(this.below(100), () => member.fill(false));
       } else if (kind < 0.8) this.#cutSome(member);
-      else if (kind < 0.9) this.#cut.clear();
-      else if (this.chance() < 0.2) this.#loseClient();
+      else if (kind < 0.85) this.#cut.clear();
+      else if (kind < 0.95) this.#leave(member);
+      else if (this.chance() < 0.4) this.#loseClient();
       this.#trouble();
     });
   }
@@ -287,7 +381,14 @@ export class World {
 
   #carry(from: string, to: string, deliver: () => void): void {
     const { loss, doubles, delayMs, late, lateMs } = this.plan;
-    if (this.#healed) return this.time.after(this.chance() * delayMs, deliver);
+    if (this.#healed) {
+      const sender = this.members.find(({ id }) => id === from);
+      // A process that ends may take with it what it has just sent.
+      const lost = () => sender?.running === false && this.chance() < 0.3;
+      return this.time.after(this.chance() * delayMs, () => {
+        if (!lost()) deliver();
+      });
+    }
     if (this.#cut.has(`${from}>${to}`) || this.chance() < loss) return;
     const copies = this.chance() < doubles ? 2 : 1;
     for (let i = 0; i < copies; i++) {
@@ -312,7 +413,7 @@ export class World {
 
   /** Everybody has what it asked for, and the chain is whole. */
   #settled(): boolean {
-    if (!this.clients.every(({ done }) => done)) return false;
+    if (!this.clients.every(({ done }) => done) || this.members.some(({ leaving }) => leaving)) return false;
     const config = this.#config();
     if (config === undefined || config.joining !== undefined) return false;
     if (config.chain.length !== Math.min(this.plan.replicas, this.members.length)) return false;

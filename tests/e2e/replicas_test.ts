@@ -6,6 +6,10 @@
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { random } from "../../bench/simulate/random.ts";
+import { systemClock } from "../../core/clock.ts";
+import { taskIdFromBytes } from "../../core/ids.ts";
+import { GcsClient } from "../../gcs/client.ts";
+import { dialTcp, splitAddress } from "../../transport/tcp.ts";
 import { killReplicas } from "../chaos/chain_kill.ts";
 import { project, rayd, raydOutput, Running } from "./rayd.ts";
 
@@ -81,6 +85,140 @@ Deno.test("a head that is killed is replaced: programs and workers go on, a surv
   await again.printed("The token is in");
   await logged(again, whole);
   assertStringIncludes(await raydOutput(["status", "--address", address], { env }), "head");
+});
+
+/** A head and workers that keep the control store in directories of their own, and what is in it. */
+class Kept implements AsyncDisposable {
+  readonly #directory = project({});
+  readonly #nodes = new Set<Running>();
+  readonly env: Record<string, string> = { HOME: this.#directory.path };
+  address = "";
+
+  async head(): Promise<Running> {
+    const head = this.#start(["head", "--port", this.address.split(":")[1] ?? "0", "--replicas", "3"]);
+    await head.printed("The token is in");
+    this.address = /is up at (\S+)/.exec(head.stdout)![1]!;
+    return head;
+  }
+
+  /** A head that is not up yet. */
+  startHead(): Running {
+    return this.#start(["head", "--port", this.address.split(":")[1]!]);
+  }
+
+  async worker(name: string): Promise<Running> {
+    const worker = this.#start(["worker", "--address", this.address, "--dir", this.directoryOf(name)]);
+    await worker.printed("instead");
+    return worker;
+  }
+
+  directoryOf(name: string): string {
+    return `${this.#directory.path}/${name}`;
+  }
+
+  #start(args: readonly string[]): Running {
+    const settings = ["--cpus", "0", "--store-memory", "16MB", "--log-level", "info"];
+    const node = new Running([...args, ...settings], { env: this.env });
+    this.#nodes.add(node);
+    return node;
+  }
+
+  /** A key of the store, which is written first if a value is given. */
+  async value(value?: string): Promise<string | undefined> {
+    const token = Deno.readTextFileSync(`${this.#directory.path}/.rayd/token`).trim();
+    const client = new GcsClient({
+      id: taskIdFromBytes(crypto.getRandomValues(new Uint8Array(16))),
+      token,
+      clock: systemClock,
+      connect: (member) => {
+        const { hostname, port } = splitAddress(member ?? this.address);
+        return dialTcp(hostname, port, systemClock);
+      },
+    });
+    try {
+      await client.start();
+      if (value !== undefined) await client.put("kept", new TextEncoder().encode(value));
+      const entry = await client.get("kept");
+      return entry === undefined ? undefined : new TextDecoder().decode(entry.value);
+    } finally {
+      client.close();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const node of this.#nodes) await node[Symbol.asyncDispose]();
+    this.#directory[Symbol.dispose]();
+  }
+}
+
+const WHOLE = /Epoch \d+ of the control store: \w+, \w+, \w+$/m;
+
+Deno.test("a cluster that is stopped as a whole comes back with its head alone", async () => {
+  await using kept = new Kept();
+  const head = await kept.head();
+  const workers = [await kept.worker("a"), await kept.worker("b")];
+  await logged(head, WHOLE);
+  assertEquals(await kept.value("x"), "x");
+  for (const node of [...workers, head]) {
+    Deno.kill(node.pid, "SIGTERM");
+    await logged(node, /rayd: ending/);
+  }
+  for (const node of [...workers, head]) {
+    assertEquals((await node.ended()).code, 0);
+    assert(!node.stderr.includes("may need this node's replica"), node.stderr);
+  }
+  await kept.head();
+  assertEquals(await kept.value(), "x");
+});
+
+Deno.test("a cluster that is killed as a whole comes back with two of its three members; one alone says who is missing", async () => {
+  await using kept = new Kept();
+  const head = await kept.head();
+  const workers = [await kept.worker("a"), await kept.worker("b")];
+  await logged(head, WHOLE);
+  assertEquals(await kept.value("x"), "x");
+  await Promise.all([head, ...workers].map((node) => node.kill("SIGKILL")));
+  const again = kept.startHead();
+  let status;
+  do status = await rayd(["status", "--address", kept.address], { env: kept.env }); while (
+    status.stderr.includes("nobody listens")
+  );
+  assertEquals(status.code, 1);
+  assertStringIncludes(
+    status.stderr,
+    `The control store has no majority: of the 3 members that decide, 1 answers (${kept.address}) and 2 do not (`,
+  );
+  assertStringIncludes(status.stderr, "Start 1 of them again, on the --dir that it had");
+  await kept.worker("b");
+  await again.printed("The token is in");
+  assertEquals(await kept.value(), "x");
+});
+
+Deno.test("a head that left before the others does not start on what it has, but names who has the newest", async () => {
+  await using kept = new Kept();
+  const head = await kept.head();
+  const worker = await kept.worker("a");
+  await logged(head, /Epoch \d+ of the control store: \w+, \w+$/m);
+  const survivor = /use --address (\S+) instead/.exec(worker.stdout)![1]!;
+  assertEquals((await head.kill("SIGTERM")).code, 0);
+  assertStringIncludes(head.stderr, `the control store goes on without this node, at ${survivor}`);
+  const headAddress = kept.address;
+  kept.address = survivor;
+  assertEquals(await kept.value("newer"), "newer");
+  assertEquals((await worker.kill("SIGTERM")).code, 0);
+  assertStringIncludes(
+    worker.stderr,
+    `this node was the last that kept the control store, in ${
+      kept.directoryOf("a")
+    }. To take it up again: rayd worker`,
+  );
+  kept.address = headAddress;
+  const old = kept.startHead();
+  await logged(old, /is old: this node had left it/);
+  assertStringIncludes(old.stderr, `The newest is kept at ${survivor}, which does not answer`);
+  await kept.worker("a");
+  await old.printed("The token is in");
+  assertEquals(await kept.value(), "newer");
 });
 
 Deno.test("nothing that the store has acknowledged is lost or read too late, though nodes that keep it are killed", async () => {

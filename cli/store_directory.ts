@@ -1,0 +1,201 @@
+/**
+ * Directories that the control store lies in: the head's, and those where workers keep their replicas of it.
+ *
+ * `cluster.json` says what a directory is of: the cluster, how many shards, and which member has it. A member is what is
+ * on its disk, so the directory has its name, and the number of its last run. One process at a time may have a directory,
+ * which a socket in the abstract namespace sees to: the kernel closes it when the process ends, however it does.
+ *
+ * @module
+ */
+
+import { UsageError } from "../core/errors.ts";
+import { FOUNDER } from "../gcs/chain_config.ts";
+import { readBook } from "../gcs/chain_book.ts";
+import type { GcsConfig } from "../gcs/config.ts";
+import { splitAddress } from "../transport/tcp.ts";
+import { randomHex } from "./daemon.ts";
+import { CommandLineError } from "./output.ts";
+
+/** What `cluster.json` has. */
+interface Contents {
+  readonly cluster: string;
+  readonly shards: number;
+  /** Of a replicated store's head: how many replicas there are to be. */
+  readonly replicas?: number;
+  /** Of a worker's replica: 32 hexadecimal digits. */
+  readonly member?: string;
+  /** The number of the member's last run. */
+  readonly incarnation?: number;
+}
+
+/** What a control store is started with that its directory says. */
+export interface StoreOf extends Pick<GcsConfig, "directory" | "cluster" | "shards" | "chain"> {
+  /** The address that it had when it last ran. */
+  readonly hostname?: string;
+}
+
+/** The head's directory, made if need be. @throws {UsageError} If what is asked for is not what lies there. */
+export function openHeadDirectory(
+  directory: string,
+  shards: string | undefined,
+  replicas: string | undefined,
+): StoreOf {
+  const wanted = wholeNumber("--shards", shards ?? String(SHARDS_DEFAULT), SHARDS_MAX);
+  lock(directory);
+  const found = read(directory) ?? write(directory, { cluster: randomHex(16), shards: wanted });
+  if (found.member !== undefined) {
+    throw new UsageError(
+      `Cannot start a head on ${directory}: it has a worker's replica. Start that with rayd worker --dir ${directory}, ` +
+        `or give another --dir`,
+    );
+  }
+  if (shards !== undefined && found.shards !== wanted) {
+    throw new UsageError(
+      `Cannot use --shards ${wanted}: the control store in ${directory} has ${found.shards}, which cannot be changed`,
+    );
+  }
+  const count = replicas === undefined
+    ? found.replicas ?? 1
+    : wholeNumber("--replicas", replicas, REPLICAS_MAX);
+  if (count < (found.replicas ?? 1)) {
+    throw new UsageError(
+      `Cannot use --replicas ${count}: the control store in ${directory} has ${found.replicas} replicas, and cannot ` +
+        `have fewer`,
+    );
+  }
+  const { cluster } = found;
+  if (count === 1) return { directory, cluster, shards: found.shards, chain: undefined };
+  const incarnation = incarnationAfter(found);
+  write(directory, { ...found, replicas: count, incarnation });
+  const chain = { member: FOUNDER, incarnation, replicas: count, founds: true, durable: true, seeds: [] };
+  return { directory, cluster, shards: found.shards, chain };
+}
+
+/** A worker's replica, if one lies in the directory already. @throws {UsageError} If something else does. */
+export function openReplicaDirectory(directory: string): StoreOf | undefined {
+  lock(directory);
+  const found = read(directory);
+  if (found === undefined) return undefined;
+  const { cluster, shards, member } = found;
+  if (member === undefined) {
+    throw new UsageError(
+      `Cannot start a worker on ${directory}: a head's control store lies there. Start that with rayd head --dir ` +
+        `${directory}, or give another --dir`,
+    );
+  }
+  const incarnation = incarnationAfter(found);
+  write(directory, { ...found, incarnation });
+  const before = readBook(directory)[member];
+  return {
+    directory,
+    cluster,
+    shards,
+    chain: { ...REPLICA, member, incarnation },
+    ...(before === undefined ? {} : { hostname: splitAddress(before.client).hostname }),
+  };
+}
+
+/** Begins a worker's replica. @param durable Whether it is to outlast the process. @param seeds Members to begin with: HOST:PORT. */
+export function makeReplicaDirectory(
+  directory: string,
+  durable: boolean,
+  { cluster, shards }: Pick<GcsConfig, "cluster" | "shards">,
+  seeds: readonly string[],
+): StoreOf {
+  const member = randomHex(16);
+  const incarnation = Date.now();
+  Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  write(directory, { cluster, shards, member, incarnation });
+  return { directory, cluster, shards, chain: { ...REPLICA, member, incarnation, durable, seeds } };
+}
+
+const REPLICA = { replicas: undefined, founds: false, durable: true, seeds: [] };
+
+/** A directory for a replica that goes with its process. */
+export function temporaryReplicaDirectory(parent: string): string {
+  Deno.mkdirSync(parent, { recursive: true, mode: 0o700 });
+  removeLeft(parent);
+  const directory = `${parent}/${prefix()}${Deno.pid}-${randomHex(8)}`;
+  Deno.mkdirSync(directory, { mode: 0o700 });
+  return directory;
+}
+
+/** Keeps what was to go with its process. @returns Where it is now. */
+export function keepReplicaDirectory(directory: string): string {
+  const kept = `${directory.slice(0, directory.lastIndexOf("/"))}/kept-${randomHex(8)}`;
+  Deno.renameSync(directory, kept);
+  return kept;
+}
+
+/** Machines may share a home; processes are a machine's own. */
+function prefix(): string {
+  return `${Deno.hostname()}.`;
+}
+
+/** Removes what processes of this machine that were killed have left. */
+function removeLeft(parent: string): void {
+  for (const { name } of Deno.readDirSync(parent)) {
+    if (!name.startsWith(prefix())) continue;
+    try {
+      Deno.statSync(`/proc/${Number(name.slice(prefix().length).split("-")[0])}`);
+    } catch {
+      // Another process that starts may be at it, too.
+      try {
+        Deno.removeSync(`${parent}/${name}`, { recursive: true });
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    }
+  }
+}
+
+/** Runs are numbered by the clock, unless it was set back. */
+function incarnationAfter({ incarnation }: Contents): number {
+  return Math.max(Date.now(), (incarnation ?? 0) + 1);
+}
+
+/** Takes a directory for this process, as long as it runs. @throws {UsageError} If another one has it. */
+function lock(directory: string): void {
+  Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const { dev, ino } = Deno.statSync(directory);
+  try {
+    Deno.listen({ transport: "unix", path: `\0rayd-directory-${dev}-${ino}` }).unref();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    throw new UsageError(
+      `Cannot use ${directory}: another head or worker that runs here has it. Give each a --dir of its own`,
+    );
+  }
+}
+
+function read(directory: string): Contents | undefined {
+  try {
+    return JSON.parse(Deno.readTextFileSync(fileIn(directory))) as Contents;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    return undefined;
+  }
+}
+
+function write(directory: string, contents: Contents): Contents {
+  const file = fileIn(directory);
+  using to = Deno.openSync(`${file}.new`, { write: true, create: true, truncate: true, mode: 0o600 });
+  to.writeSync(new TextEncoder().encode(JSON.stringify(contents)));
+  to.syncSync();
+  Deno.renameSync(`${file}.new`, file);
+  return contents;
+}
+
+function fileIn(directory: string): string {
+  return `${directory}/cluster.json`;
+}
+
+function wholeNumber(option: string, text: string, max: number): number {
+  const n = Number(text);
+  if (Number.isInteger(n) && n >= 1 && n <= max) return n;
+  throw new CommandLineError(`Cannot use ${option} ${text}: give a whole number from 1 to ${max}`);
+}
+
+const SHARDS_DEFAULT = 4;
+const SHARDS_MAX = 64;
+const REPLICAS_MAX = 7;
