@@ -695,8 +695,12 @@ export class NodeServer {
       this.#node.cluster!.peerDown(client);
       if (node !== undefined) this.#node.options.abroad!.peerLost(node);
       if (node !== undefined) this.#node.groups.peerDown(client, node);
-      if (node !== undefined) this.#keepForHeirs(client, node);
-    } else this.#node.directory.clientGone(client.id);
+      if (node !== undefined) {
+        this.#keepForHeirs(client, node);
+        return this.#node.flush();
+      }
+    }
+    this.#node.directory.clientGone(client.id);
     this.#node.flush();
   }
 
