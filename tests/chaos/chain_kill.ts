@@ -84,6 +84,7 @@ export async function killReplicas(
       return conn;
     };
     const registers = new Registers(clients, { token, connect, random });
+    await registers.started;
     const killMs: number[] = [];
     let calmMs = 0;
     for (let i = 0; i < kills; i++) {

@@ -46,6 +46,7 @@ export async function killHeads(
     return conn;
   };
   const registers = new Registers(clients, { token, connect, random });
+  await registers.started;
   try {
     for (let i = 0; i < kills; i++) {
       await new Promise((resolve) => setTimeout(resolve, 20 + random() * 150));

@@ -118,6 +118,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosReport> {
       random: randomFrom(options.seed + PROGRAMS.length),
       restMs: CLIENT_REST_MS,
     });
+    await clients.started;
     say(`${options.places} nodes, ${programs.length} programs, seed ${options.seed}`);
     await inflictFaults(options, cluster, possible, programs, clients, faults);
     Deno.writeTextFileSync(stop, "");

@@ -45,6 +45,8 @@ export class Registers {
   readonly #histories = new Map<string, Operation[]>();
   readonly #counts = new Map<number, number>();
   readonly #working: Promise<void>[];
+  /** Resolves when all clients are connected: one that never was does not try again. */
+  readonly started: Promise<void>;
   #over = false;
   #unknown = 0;
   #values = 0;
@@ -55,7 +57,14 @@ export class Registers {
   /** @param clients How many work at once. */
   constructor(clients: number, options: RegistersOptions) {
     this.#options = options;
-    this.#working = Array.from({ length: clients }, (_, n) => this.#work(n));
+    const starting = Array.from({ length: clients }, async () => {
+      const client = this.#open();
+      await client.start();
+      return client;
+    });
+    this.started = Promise.all(starting).then(() => {});
+    this.started.catch(() => {});
+    this.#working = starting.map((client, n) => client.then((client) => this.#work(client, n)));
     for (const working of this.#working) working.catch(() => {});
   }
 
@@ -92,10 +101,8 @@ export class Registers {
     return new GcsClient({ id, token, clock, connect });
   }
 
-  async #work(n: number): Promise<void> {
+  async #work(client: GcsClient, n: number): Promise<void> {
     const { random, restMs = 0 } = this.#options;
-    const client = this.#open();
-    await client.start();
     while (!this.#over) {
       const { key, history } = this.#next();
       const kind = random(), next = `${n}.${++this.#values}`;
