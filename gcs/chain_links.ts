@@ -105,14 +105,10 @@ export class ChainLinks {
 
   /** Listens. @returns The port. */
   async listen(): Promise<number> {
-    const at = (port: number) =>
-      new Promise<void>((resolve, reject) => {
-        this.#server.once("error", reject);
-        this.#server.listen(port, this.#options.hostname, () => resolve());
-      });
-    await at(this.#options.port).catch((error: { code?: string }) => {
-      if (error.code !== "EADDRINUSE") throw error;
-      return at(0);
+    const { hostname: at, port: wanted } = this.#options;
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once("error", reject);
+      this.#server.listen(isFree(at, wanted) ? wanted : 0, at, () => resolve());
     });
     const { port } = this.#server.address() as AddressInfo;
     const { member, hostname, client } = this.#options;
@@ -262,6 +258,17 @@ export class ChainLinks {
     const { waitMs } = outgoing;
     outgoing.waitMs = Math.min(Math.max(waitMs * 2, REDIAL_MS_MIN), REDIAL_MS_MAX);
     outgoing.cancel = this.#options.clock.after(waitMs, () => this.#connect(outgoing));
+  }
+}
+
+/** Whether nobody listens on a port. To find out by listening ends the isolate: node:http does not catch the error. */
+function isFree(hostname: string, port: number): boolean {
+  try {
+    Deno.listen({ hostname, port }).close();
+    return true;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    return false;
   }
 }
 
