@@ -16,7 +16,7 @@ import type { Command } from "./mod.ts";
 import { announceReady, detach } from "./detach.ts";
 import { withMajority } from "./majority.ts";
 import { complain } from "./output.ts";
-import { openHeadDirectory } from "./store_directory.ts";
+import { openHeadDirectory, takeDirectory } from "./store_directory.ts";
 
 /** The command. */
 export const command: Command = {
@@ -42,6 +42,7 @@ ${DAEMON_HELP}`,
       const token = readOrMakeToken(randomHex(32), file);
       const port = parsePort(options.own.port ?? String(HEAD_PORT), "--port");
       const directory = options.own.dir ?? `${stateDirectory()}/head`;
+      using _ = takeDirectory(directory);
       const opened = openHeadDirectory(directory, options.own.shards, options.own.replicas);
       const gcs = await startControlStore({
         ...opened,

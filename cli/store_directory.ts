@@ -34,14 +34,33 @@ export interface StoreOf extends Pick<GcsConfig, "directory" | "cluster" | "shar
   readonly hostname?: string;
 }
 
-/** The head's directory, made if need be. @throws {UsageError} If what is asked for is not what lies there. */
+/**
+ * Takes a directory for this process, until it ends or what is returned is disposed of; makes it if need be.
+ *
+ * @throws {UsageError} If another one has it.
+ */
+export function takeDirectory(directory: string): Disposable {
+  Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const { dev, ino } = Deno.statSync(directory);
+  try {
+    const listener = Deno.listen({ transport: "unix", path: `\0rayd-directory-${dev}-${ino}` });
+    listener.unref();
+    return { [Symbol.dispose]: () => listener.close() };
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    throw new UsageError(
+      `Cannot use ${directory}: another head or worker that runs here has it. Give each a --dir of its own`,
+    );
+  }
+}
+
+/** The head's directory, with a new store if there is none. @throws {UsageError} If what is asked for is not what lies there. */
 export function openHeadDirectory(
   directory: string,
   shards: string | undefined,
   replicas: string | undefined,
 ): StoreOf {
   const wanted = wholeNumber("--shards", shards ?? String(SHARDS_DEFAULT), SHARDS_MAX);
-  lock(directory);
   const found = read(directory) ?? write(directory, { cluster: randomHex(16), shards: wanted });
   if (found.member !== undefined) {
     throw new UsageError(
@@ -73,7 +92,6 @@ export function openHeadDirectory(
 
 /** A worker's replica, if one lies in the directory already. @throws {UsageError} If something else does. */
 export function openReplicaDirectory(directory: string): StoreOf | undefined {
-  lock(directory);
   const found = read(directory);
   if (found === undefined) return undefined;
   const { cluster, shards, member } = found;
@@ -152,20 +170,6 @@ function removeLeft(parent: string): void {
 /** Runs are numbered by the clock, unless it was set back. */
 function incarnationAfter({ incarnation }: Contents): number {
   return Math.max(Date.now(), (incarnation ?? 0) + 1);
-}
-
-/** Takes a directory for this process, as long as it runs. @throws {UsageError} If another one has it. */
-function lock(directory: string): void {
-  Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const { dev, ino } = Deno.statSync(directory);
-  try {
-    Deno.listen({ transport: "unix", path: `\0rayd-directory-${dev}-${ino}` }).unref();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    throw new UsageError(
-      `Cannot use ${directory}: another head or worker that runs here has it. Give each a --dir of its own`,
-    );
-  }
 }
 
 function read(directory: string): Contents | undefined {

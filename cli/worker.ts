@@ -33,6 +33,7 @@ import {
   makeReplicaDirectory,
   openReplicaDirectory,
   type StoreOf,
+  takeDirectory,
   temporaryReplicaDirectory,
 } from "./store_directory.ts";
 
@@ -63,6 +64,7 @@ ${DAEMON_HELP}`,
       checkBind(options.host, options);
       const token = readToken(options.tokenFile ?? tokenFile());
       const head = parseAddress(address, "--address");
+      using _ = dir === undefined ? undefined : takeDirectory(dir);
       const left = dir === undefined ? undefined : openReplicaDirectory(dir);
       const { daemon, replica } = left !== undefined
         ? await goOn(left, options, token, head)

@@ -60,7 +60,7 @@ interface Hello {
 }
 
 const REDIAL_MS_MIN = 20, REDIAL_MS_MAX = 500;
-const PROTOCOL = 1;
+const PROTOCOL = 2;
 
 interface Outgoing {
   readonly address: string;

@@ -18,6 +18,7 @@ import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
 import type { TaskId } from "../core/ids.ts";
 import { VERSION } from "../core/version.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
+import { answered } from "./patience.ts";
 import {
   decodeFromGcs,
   encodeGcs,
@@ -26,7 +27,6 @@ import {
   type StoreMap,
   type ToGcs,
 } from "./protocol.ts";
-import { lackingOf, noMajority } from "./quorum.ts";
 import { ABSENT, ANY, type GcsEntry, type GcsOp, type GcsResult, shardOf } from "./shard.ts";
 
 export { ABSENT, ANY };
@@ -90,8 +90,6 @@ interface Watch {
 }
 
 const RETRY_MS_MIN = 20, RETRY_MS_MAX = 500;
-/** How long an answer is waited for at most, by whom has patience for a while only; and how often it is looked at why. */
-const ANSWER_MS_MAX = 30_000, LOOK_MS = 250;
 
 /** A connection to the control store that mends itself. */
 export class GcsClient {
@@ -333,33 +331,13 @@ export class GcsClient {
   /** What is answered, or why it is not. @throws {NoMajorityError} If too few members answer. */
   async #answered<T>(answer: Promise<T>, patienceMs = this.#options.patienceMs): Promise<T> {
     if (patienceMs === undefined) return await answer;
-    const { clock } = this.#options;
-    const given = Promise.withResolvers<never>();
-    const since = clock.now();
-    const look = () => {
-      const error = this.#whySilent(clock.now() - since);
-      if (error !== undefined) given.reject(error);
-      else cancel = clock.after(LOOK_MS, look);
-    };
-    let cancel = clock.after(patienceMs, look);
-    try {
-      return await Promise.race([answer, given.promise]);
-    } finally {
-      cancel();
-    }
-  }
-
-  #whySilent(ms: number): RaydError | undefined {
-    const deciders = this.#map?.deciders ?? [];
-    const quorum = {
-      answering: deciders.filter((address) => this.#isOpen(address)),
-      missing: deciders.filter((address) => !this.#isOpen(address)),
-    };
-    if (deciders.length > 0 && lackingOf(quorum) > 0) return noMajority(quorum);
-    if (ms < ANSWER_MS_MAX) return undefined;
-    return deciders.length > 0 ? noMajority(quorum) : new DisconnectedError(
-      "The control store does not answer: what listens there has no part in it, or hangs",
-    );
+    return await answered(answer, this.#options.clock, patienceMs, () => {
+      const deciders = this.#map?.deciders ?? [];
+      return {
+        answering: deciders.filter((address) => this.#isOpen(address)),
+        missing: deciders.filter((address) => !this.#isOpen(address)),
+      };
+    });
   }
 
   /** Sends a request to whom it belongs, if that one can be reached; otherwise it is sent as soon as it can. */
