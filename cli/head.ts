@@ -52,11 +52,9 @@ ${DAEMON_HELP}`,
         tls: options.tls,
         addon: lmdbAddon(),
       }, nodeLog(options.logLevel));
-      const daemon = await withMajority(
-        gcs,
-        directory,
-        () => startNode("head", { ...options, host: hostname }, token, [{ hostname, port: gcs.port }]),
-      );
+      const start = () =>
+        startNode("head", { ...options, host: hostname }, token, [{ hostname, port: gcs.port }]);
+      const daemon = opened.chain === undefined ? await start() : await withMajority(gcs, directory, start);
       const address = addressOf(hostname, gcs.port);
       announceReady(
         `rayd head ${daemon.registration.id.slice(0, 8)} is up at ${address}\n\n` +

@@ -6,40 +6,55 @@
  * @module
  */
 
+import { DisconnectedError, type RaydError } from "../core/errors.ts";
+import type { GcsQuorum } from "../gcs/config.ts";
 import { lackingOf, noMajority, outOfDate } from "../gcs/quorum.ts";
 import type { ControlStore } from "./control_store.ts";
 import { complain } from "./output.ts";
 
-/** How long a majority is waited for; and for how long without saying so. */
-const MAJORITY_MS_MAX = 30_000, QUIET_MS = 3_000;
+/** How long a majority is waited for, for how long without saying so, and for how long one that is there but slow. */
+const MAJORITY_MS_MAX = 30_000, QUIET_MS = 3_000, SLOW_MS_MAX = 120_000;
 
-/** Starts what needs the control store. @throws {NoMajorityError} If too few of its members answer in time. */
+/** How often it is looked at who is there. */
+const LOOK_MS = 1_000;
+
+/**
+ * Starts what needs the control store.
+ *
+ * @param store A member of it. @param directory Where that lies.
+ * @throws {NoMajorityError} If too few members answer in time. @throws {DisconnectedError} If nobody was found.
+ */
 export async function withMajority<T>(
   store: ControlStore,
   directory: string,
   start: () => Promise<T>,
 ): Promise<T> {
   const given = Promise.withResolvers<never>();
-  const why = async () => {
-    const quorum = await store.quorum();
-    if (quorum === undefined) return undefined;
-    return quorum.hasPart || lackingOf(quorum) === 0 ? noMajority(quorum) : outOfDate(directory, quorum);
-  };
-  const timers = [
-    setTimeout(async () => {
-      const error = await why();
-      if (error !== undefined) {
-        complain(`rayd: waiting ${MAJORITY_MS_MAX / 1000} s for others. ${error.message}\n`);
-      }
-    }, QUIET_MS),
-    setTimeout(
-      async () => given.reject(await why() ?? noMajority({ answering: [], missing: [] })),
-      MAJORITY_MS_MAX,
-    ),
-  ];
+  const began = performance.now();
+  let said = false;
+  const timer = setInterval(async () => {
+    const ms = performance.now() - began;
+    if (ms < QUIET_MS) return;
+    const error = whyNot(await store.quorum(), directory, ms > SLOW_MS_MAX);
+    if (error === undefined) return;
+    if (ms > MAJORITY_MS_MAX) given.reject(error);
+    else if (!said) complain(`rayd: waiting ${MAJORITY_MS_MAX / 1000} s for others. ${error.message}\n`);
+    said = true;
+  }, LOOK_MS);
   try {
     return await Promise.race([start(), given.promise]);
   } finally {
-    for (const timer of timers) clearTimeout(timer);
+    clearInterval(timer);
   }
+}
+
+function whyNot(quorum: GcsQuorum | undefined, directory: string, late: boolean): RaydError | undefined {
+  if (quorum === undefined) {
+    return new DisconnectedError(
+      `Cannot reach the control store: what lies in ${directory} knows of nobody who keeps it. See that --address ` +
+        `names a node that is up`,
+    );
+  }
+  if (lackingOf(quorum) === 0) return late ? noMajority(quorum) : undefined;
+  return quorum.hasPart ? noMajority(quorum) : outOfDate(directory, quorum);
 }
