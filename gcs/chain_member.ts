@@ -273,6 +273,7 @@ export class ChainMember {
       this.#options.log("error", `Cannot write what was agreed on: ${(error as Error).message}`);
       this.#incarnation++;
       this.#master = this.#makeMaster();
+      if (this.#leaves === "now") this.#departed.resolve(); // it cannot vote, so it ends as if it had died
       return;
     }
     for (const { to, message } of sends) {

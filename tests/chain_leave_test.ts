@@ -6,9 +6,11 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
+import { systemClock } from "../core/clock.ts";
 import { type ChainConfig, FOUNDER, type MemberId } from "../gcs/chain_config.ts";
 import type { MemberSend } from "../gcs/chain_consensus.ts";
 import { ChainMaster, type MasterEvent } from "../gcs/chain_master.ts";
+import { ChainMember, type TransactionalStorage } from "../gcs/chain_member.ts";
 import { MemoryStorage } from "../gcs/memory_storage.ts";
 
 const LEASE_MS = 1_000, LINGER = { ms: 1_000, msMax: 35_000 };
@@ -176,3 +178,34 @@ Deno.test("the last one stays until a member that joins has all, and leaves it t
   assertEquals(members.left, [B]);
   assertEquals([members.config(C).chain, members.config(C).acceptors], [[C], [C]]);
 });
+
+/** A disk that is full from some moment on. */
+class Disk extends MemoryStorage implements TransactionalStorage {
+  full = false;
+
+  transaction<T>(body: () => T): T {
+    if (this.full) throw new Error("there is no space left");
+    return body();
+  }
+}
+
+for (const replicas of [1, 3]) {
+  Deno.test(`a member that cannot write that it leaves ends as if it had died: ${replicas} replicas`, async () => {
+    const disk = new Disk();
+    const member = new ChainMember({
+      member: FOUNDER,
+      incarnation: 1,
+      storages: [disk],
+      clock: systemClock,
+      log: () => {},
+      replicas,
+      founds: true,
+      durable: true,
+      send: () => {},
+    }, { effect: () => {}, changed: () => {}, failed: () => {} });
+    member.start();
+    disk.full = true;
+    assertEquals((await member.leave()).left, false);
+    member.close();
+  });
+}
