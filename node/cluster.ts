@@ -122,6 +122,7 @@ export class Cluster {
       byNode: (id) => this.#byNode.get(id),
       behalf: (remote, task) => this.#behalf(remote, task),
       give: (task, remote) => this.#give(task, remote),
+      recall: (task) => this.recall(task),
       retain: (remote, record) => this.#retain(remote, record),
       introduce: (client, id, outcome) => this.introduce(client, id, outcome),
       introduced: () => this.introduced(),

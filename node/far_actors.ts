@@ -70,8 +70,12 @@ export class FarActors {
 
   /** The control store says where an actor is; or, without a place, that it is gone. */
   located(id: TaskId, located: Located | undefined): void {
+    const before = this.places.get(id);
     if (located === undefined) this.places.delete(id);
     else this.places.set(id, located);
+    if (located !== undefined && located.place.moves > (before?.place.moves ?? 0)) {
+      this.#redirect(id, located);
+    }
     if (!this.#waiting.has(id)) this.#rehome(id);
     else if (located === undefined) this.#settle(id, (saying) => saying.gone());
     else this.#go(id);
@@ -138,6 +142,27 @@ export class FarActors {
     if (this.#node.hasActor(id)) return undefined;
     const home = this.#node.directory.get(id as string as ObjectId)?.home;
     return home === undefined ? undefined : this.#links.byClient(home);
+  }
+
+  /**
+   * An actor was moved: the way there is the one to its node, and no other any more. A way over a node that had the actor
+   * might lead back here.
+   */
+  #redirect(id: TaskId, { place }: Located): void {
+    const record = this.#node.directory.get(id as string as ObjectId);
+    const remote = this.#homeOf(id);
+    if (record === undefined || remote === undefined || hex(remote.node) === place.node) return;
+    if (record.held) {
+      remote.released.push(record.id);
+      this.#links.touch(remote);
+    }
+    record.home = undefined;
+    record.held = false;
+    for (const task of [...remote.pending.values()]) {
+      if (!(task instanceof CallRecord) || task.actor.id !== id || task.finished) continue;
+      this.#links.recall(task);
+      this.#sayAgain(task, "where it was");
+    }
   }
 
   /** This node holds an actor, and its way there is gone: the node that has it is told. */

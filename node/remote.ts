@@ -47,6 +47,8 @@ export interface Links {
   behalf(remote: Remote, task: TaskRecord): void;
   /** Defines what a task needs at a peer, and enters it there. Returns what both call it. */
   give(task: TaskRecord, remote: Remote): number;
+  /** What a peer makes of a task that it was given is let go of. */
+  recall(task: TaskRecord): void;
   /** The peer is to know that this node holds an object. */
   retain(remote: Remote, record: ObjectRecord): void;
   introduce(client: Client, id: ObjectId, outcome: Outcome | undefined): void;
