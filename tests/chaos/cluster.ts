@@ -60,6 +60,7 @@ export class ChaosCluster implements AsyncDisposable {
   readonly members: Member[] = [];
   readonly places: number;
   #monitor: GcsClient | undefined;
+  #seen = "";
   /** All that ever ran, with their output. */
   readonly #ran: { readonly place: number; readonly running: Running }[] = [];
 
@@ -252,6 +253,21 @@ export class ChaosCluster implements AsyncDisposable {
     return left;
   }
 
+  /** Whether {@link look} was called. */
+  get seen(): boolean {
+    return this.#seen !== "";
+  }
+
+  /** Keeps what all nodes have now, for the logs. */
+  async look(): Promise<void> {
+    for (const kind of ["tasks", "objects", "actors", "groups"]) {
+      const rows = await this.#ask(["list", kind, "--json"]) as object[];
+      this.#seen += `--- ${kind}, when a program had waited for long\n${
+        rows.map((row) => JSON.stringify(row)).join("\n")
+      }\n`;
+    }
+  }
+
   /** What a command that observes the cluster prints, as JSON. */
   async #ask(args: readonly string[]): Promise<unknown> {
     await using running = this.run(HOME, args, { RAYD_ADDRESS: this.members[HOME]!.address });
@@ -265,9 +281,10 @@ export class ChaosCluster implements AsyncDisposable {
 
   /** What all processes wrote on standard error, by place. */
   logs(): string {
-    return this.#ran.map(({ place, running }) =>
-      `--- place ${place}, process ${running.pid}\n${running.stdout}\n${running.stderr}`
-    ).join("\n");
+    return this.#seen +
+      this.#ran.map(({ place, running }) =>
+        `--- place ${place}, process ${running.pid}\n${running.stdout}\n${running.stderr}`
+      ).join("\n");
   }
 
   /** Lets all nodes end as SIGTERM makes them. @returns Those that did not end well, in words. */

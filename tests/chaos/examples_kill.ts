@@ -38,19 +38,19 @@ const EXAMPLES: readonly Example[] = [
   },
   {
     name: "mandelbrot",
-    args: (directory) => [`${directory}/mandelbrot.png`, "6000"],
+    args: (directory) => [`${directory}/mandelbrot.png`, "4000"],
     same: (output) => withoutTimes(output).replace(/^\S*\//, ""),
     file: "mandelbrot.png",
   },
   {
     name: "parameter_server",
-    args: () => ["1500"],
+    args: () => ["2500"],
     // In the asynchronous way it depends on time which weights a gradient is of.
     same: (output) => withoutTimes(output.slice(0, output.indexOf("asynchronous"))),
   },
   {
     name: "pi",
-    args: () => ["1000000000"],
+    args: () => ["400000000"],
     // It throws by chance: with so many darts, three decimals are certain.
     same: (output) => withoutTimes(output).replace(/3\.14[12]\d*/, (pi) => Number(pi).toFixed(2)),
   },

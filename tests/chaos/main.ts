@@ -55,6 +55,8 @@ export interface ChaosReport {
 const PROGRAMS = ["tasks", "objects", "actors", "transfers", "groups"];
 const LOAD = new URL("load.ts", import.meta.url).pathname;
 const CLIENTS = 3, CLIENT_REST_MS = 4;
+/** How long a program waits for an answer before it is worth a look at what all nodes do. */
+const HANGS_MS = 30_000;
 /** How long a program may take to end once it is told to, and the cluster to have nothing to do after that. */
 const END_MS_MAX = 120_000, IDLE_MS_MAX = 60_000;
 
@@ -183,6 +185,7 @@ async function inflictFaults(
       } (programs), ` +
         `${ms(storeMs)} (control store)`,
     );
+    if (programMs > HANGS_MS && !cluster.seen) await cluster.look();
     for (const program of programs) {
       if (!isRunning(program.running.pid)) {
         await program.running.ended();
