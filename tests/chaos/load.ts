@@ -241,16 +241,18 @@ function transfers(random: () => number): Round {
   };
 }
 
-/** Placement groups on two nodes, with a task in each bundle, again and again. */
+/** Placement groups on two nodes, with a task in each bundle, again and again; of what no other work asks for. */
 function groups(): Round {
   return async (round) => {
     if (round === undefined) return;
-    const group = await answer(
-      placementGroup([{ cpus: 0.1 }, { cpus: 0.1 }], { strategy: "SPREAD", timeout: PATIENCE_MS }),
-    );
+    const bundles = [0, 1].map(() => ({ cpus: 0, resources: { slot: 1 } }));
+    const group = await answer(placementGroup(bundles, { strategy: "SPREAD", timeout: PATIENCE_MS }));
     try {
       const refs = [0, 1].map((bundle) =>
-        mix.options({ cpus: 0.1, spread: false, group, bundle }).remote(round + bundle, 20_000)
+        mix.options({ cpus: 0, resources: { slot: 1 }, spread: false, group, bundle }).remote(
+          round + bundle,
+          20_000,
+        )
       );
       const values = await answer(get(refs, PATIENCE));
       values.forEach((value, bundle) =>

@@ -56,7 +56,7 @@ const PROGRAMS = ["tasks", "objects", "actors", "transfers", "groups"];
 const LOAD = new URL("load.ts", import.meta.url).pathname;
 const CLIENTS = 3, CLIENT_REST_MS = 4;
 /** How long a program waits for an answer before it is worth a look at what all nodes do. */
-const HANGS_MS = 30_000;
+const HANGS_MS = 12_000;
 /** How long a program may take to end once it is told to, and the cluster to have nothing to do after that. */
 const END_MS_MAX = 120_000, IDLE_MS_MAX = 60_000;
 
@@ -144,7 +144,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosReport> {
   } catch (error) {
     wrong.push((error as Error).message);
   }
-  if (wrong.length > 0) {
+  if (wrong.length > 0 || cluster.seen) {
     const file = Deno.makeTempFileSync({ prefix: `rayd-chaos-${options.seed}-`, suffix: ".log" });
     Deno.writeTextFileSync(file, cluster.logs());
     say(`the logs of all nodes and programs are in ${file}`);
