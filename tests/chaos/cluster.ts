@@ -253,11 +253,6 @@ export class ChaosCluster implements AsyncDisposable {
     return left;
   }
 
-  /** Whether {@link look} was called. */
-  get seen(): boolean {
-    return this.#seen !== "";
-  }
-
   /** Keeps what all nodes have now, for the logs. */
   async look(): Promise<void> {
     for (const kind of ["tasks", "objects", "actors", "groups"]) {

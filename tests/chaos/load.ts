@@ -38,7 +38,7 @@ const DURABLE = DURABLE_ACTORS_OUTLIVE_NODES ? { spread: true } : { resources: {
 const CALLERS = DURABLE_ACTORS_OUTLIVE_NODES ? ANYWHERE : { resources: { home: 1 } };
 
 /** How long an answer may take, whatever fails: faults last some seconds, and what they undid has to be done again. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 90_000;
 /** A wait for an answer that is worth a line. */
 const PAUSE_MS = 100;
 /** Errors that a node with a full disk may give, and the kinds of work that may get them: those that fill stores. */

@@ -15,7 +15,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { random as randomFrom } from "../../bench/simulate/random.ts";
 import type { Running } from "../e2e/rayd.ts";
-import { ChaosCluster, HOME, isRunning, until } from "./cluster.ts";
+import { ChaosCluster, ChaosError, HOME, isRunning, until } from "./cluster.ts";
 import { type Fault, FAULTS } from "./faults.ts";
 import { leftovers } from "./leftovers.ts";
 import { Registers, type RegistersReport } from "./registers.ts";
@@ -55,8 +55,8 @@ export interface ChaosReport {
 const PROGRAMS = ["tasks", "objects", "actors", "transfers", "groups"];
 const LOAD = new URL("load.ts", import.meta.url).pathname;
 const CLIENTS = 3, CLIENT_REST_MS = 4;
-/** How long a program waits for an answer before it is worth a look at what all nodes do. */
-const HANGS_MS = 12_000;
+/** From when on a wait for an answer is long; and for how long it may go on when nothing is wrong any more. */
+const LONG_MS = 8_000, HANGS_MS = 30_000;
 /** How long a program may take to end once it is told to, and the cluster to have nothing to do after that. */
 const END_MS_MAX = 120_000, IDLE_MS_MAX = 60_000;
 
@@ -144,7 +144,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosReport> {
   } catch (error) {
     wrong.push((error as Error).message);
   }
-  if (wrong.length > 0 || cluster.seen) {
+  if (wrong.length > 0) {
     const file = Deno.makeTempFileSync({ prefix: `rayd-chaos-${options.seed}-`, suffix: ".log" });
     Deno.writeTextFileSync(file, cluster.logs());
     say(`the logs of all nodes and programs are in ${file}`);
@@ -185,13 +185,29 @@ async function inflictFaults(
       } (programs), ` +
         `${ms(storeMs)} (control store)`,
     );
-    if (programMs > HANGS_MS && !cluster.seen) await cluster.look();
+    if (programMs > LONG_MS) await getOver(cluster, longest);
     for (const program of programs) {
       if (!isRunning(program.running.pid)) {
         await program.running.ended();
         throw new Error(program.failure);
       }
     }
+  }
+}
+
+/** Lets the cluster be until no program waits for an answer for long. @throws {ChaosError} If one still does. */
+async function getOver(cluster: ChaosCluster, longest: () => number): Promise<void> {
+  const deadline = performance.now() + HANGS_MS;
+  for (;;) {
+    longest();
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    const ms = longest();
+    if (ms < LONG_MS) return;
+    if (performance.now() < deadline) continue;
+    await cluster.look();
+    throw new ChaosError(
+      `a program waits for an answer for ${Math.round(ms / 1000)} s, although all is healed`,
+    );
   }
 }
 
