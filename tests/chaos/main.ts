@@ -56,7 +56,7 @@ const PROGRAMS = ["tasks", "objects", "actors", "transfers", "groups"];
 const LOAD = new URL("load.ts", import.meta.url).pathname;
 const CLIENTS = 3, CLIENT_REST_MS = 4;
 /** From when on a wait for an answer is long; and for how long it may go on when nothing is wrong any more. */
-const LONG_MS = 8_000, HANGS_MS = 30_000;
+const LONG_MS = 8_000, HANGS_MS = 60_000;
 /** How long a program may take to end once it is told to, and the cluster to have nothing to do after that. */
 const END_MS_MAX = 120_000, IDLE_MS_MAX = 60_000;
 
