@@ -261,6 +261,7 @@ export class ChaosCluster implements AsyncDisposable {
         rows.map((row) => JSON.stringify(row)).join("\n")
       }\n`;
     }
+    this.#seen += `--- status\n${JSON.stringify(await this.#ask(["status", "--json"]))}\n`;
   }
 
   /** What a command that observes the cluster prints, as JSON. */
