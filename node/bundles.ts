@@ -69,7 +69,10 @@ export class Bundles {
       case "commit": {
         const holding = this.#groups.get(group);
         const reserved = holding?.attempts.get(attempt);
-        if (holding === undefined || reserved === undefined) return;
+        if (holding === undefined || reserved === undefined) {
+          // The connection broke in between, and what was reserved was given back.
+          return this.#vote(from, { kind: "vote", group, attempt, ok: false });
+        }
         holding.attempts.delete(attempt);
         for (const held of reserved.bundles) this.#node.pool.add(held.offer, held.gpus);
         holding.committed.push(...reserved.bundles);

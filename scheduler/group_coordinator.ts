@@ -66,6 +66,8 @@ export interface Group {
 
 interface Entry extends Group {
   placed: Map<number, TaskId>;
+  /** In which attempt each of those was reserved. */
+  placedIn: Map<number, number>;
   reason: string;
   attempt: number;
   trying: Attempt | undefined;
@@ -123,6 +125,7 @@ export class GroupCoordinator {
           spec,
           job,
           placed: new Map(),
+          placedIn: new Map(),
           reason: "",
           attempt: 0,
           trying: undefined,
@@ -157,16 +160,31 @@ export class GroupCoordinator {
 
   #vote({ id, attempt, node, ok, now }: Extract<GroupEvent, { type: "vote" }>): void {
     const entry = this.#groups.get(id);
+    if (entry !== undefined && !ok) this.#takeBack(entry, node, attempt);
     if (entry?.trying === undefined || entry.attempt !== attempt) return;
     if (!ok) return this.#giveUp(entry, now);
     const { undecided, plan } = entry.trying;
     undecided.delete(node);
     if (undecided.size > 0) return;
     entry.trying = undefined;
-    for (const [index, where] of plan) entry.placed.set(index, where);
+    for (const [index, where] of plan) {
+      entry.placed.set(index, where);
+      entry.placedIn.set(index, attempt);
+    }
     entry.reason = "";
     for (const where of new Set(plan.values())) this.#tell(where, { kind: "commit", group: id, attempt });
     this.#effects.push({ type: "changed", id });
+  }
+
+  /** A node could not commit what it had reserved: it had given that back. */
+  #takeBack(entry: Entry, node: TaskId, attempt: number): void {
+    const before = entry.placed.size;
+    for (const [index, where] of entry.placed) {
+      if (where === node && entry.placedIn.get(index) === attempt) entry.placed.delete(index);
+    }
+    if (entry.placed.size === before) return;
+    entry.reason = "a node has given back some of its bundles";
+    this.#effects.push({ type: "changed", id: entry.spec.id });
   }
 
   #giveUp(entry: Entry, now: number): void {

@@ -54,6 +54,21 @@ function allPlans(strategy: Strategy, bundles: readonly Bundle[], nodes: readonl
   return found;
 }
 
+Deno.test("a bundle whose node had given it back before it was to commit it is reserved anew", () => {
+  const nodes = [{ id: idOf(1), free: { cpu: 4 }, lasting: { cpu: 4 }, total: { cpu: 4 } }];
+  const coordinator = new GroupCoordinator(() => nodes);
+  const spec: GroupSpec = { id: "0a", name: "", strategy: "PACK", bundles: [{ cpu: 1 }] };
+  const kinds = (effects: readonly GroupEffect[]) =>
+    effects.map((effect) => effect.type === "tell" ? effect.message.kind : effect.type);
+  const vote = (attempt: number, ok: boolean) =>
+    kinds(coordinator.step({ type: "vote", id: "0a", attempt, node: idOf(1), ok, now: 0 }));
+  assertEquals(kinds(coordinator.step({ type: "create", group: spec, job: idOf(9), now: 0 })), ["reserve"]);
+  assertEquals(vote(1, true), ["commit", "changed"]);
+  assertEquals(vote(1, false), ["changed", "reserve"], "it is not there after all");
+  assertEquals(vote(2, true), ["commit", "changed"]);
+  assertEquals(vote(1, false), [], "that was about the first attempt");
+});
+
 Deno.test("planBundles keeps to what nodes have and to the strategy, and strict plans are found where there are any", () => {
   const bundles = fc.array(amounts, { minLength: 1, maxLength: 4 });
   const rooms = fc.array(amounts, { minLength: 1, maxLength: 4 });
