@@ -10,6 +10,7 @@
 
 import type { Clock } from "../core/clock.ts";
 import { hex, type TaskId } from "../core/ids.ts";
+import { HEIR_MS } from "../core/limits.ts";
 import type { ActorRegistry } from "./actor_registry.ts";
 import type { FarActors, Located } from "./far_actors.ts";
 
@@ -22,6 +23,10 @@ export interface MoverServices {
   leads(): boolean;
   /** Whether a node is there. @param id 32 hexadecimal digits. */
   isThere(id: string): boolean;
+  /** Programs of other nodes that have actors here which end with them. */
+  farJobs(): Iterable<TaskId>;
+  /** Such a program is gone. */
+  jobGone(job: TaskId): void;
   log(level: "info" | "warn" | "error", message: string): void;
 }
 
@@ -30,9 +35,11 @@ const LOOK_MS = 1_000;
 
 /**
  * How long an actor is kept whose program is gone with its node: the node may have been given up by mistake, and go on with
- * both.
+ * both. One whose own node is there ends sooner.
  */
 const FORSAKEN_MS = 60_000;
+/** How long after a process has ended the control store has its programs no more. */
+const JOBS_DIED_MS = 2_000;
 
 /** Moves actors. */
 export class ActorMover {
@@ -59,8 +66,31 @@ export class ActorMover {
     return () => cancel();
   }
 
-  /** Looks for actors whose node is gone. */
+  /** The process is known to have ended that had these programs. */
+  jobsDied(jobs: readonly TaskId[]): void {
+    this.#node.clock.after(JOBS_DIED_MS, () => {
+      for (const job of jobs) this.#lookAfter(job, 0);
+    });
+  }
+
+  /** Looks whether a program runs, and ends its actors here if it does not, and has not for so long. */
+  #lookAfter(job: TaskId, keptMs: number): void {
+    const { registry, clock, jobGone } = this.#node;
+    registry.jobRuns(hex(job)).then((runs) => {
+      if (runs) return void this.#forsaken.delete(job);
+      const since = this.#forsaken.get(job) ?? clock.now();
+      this.#forsaken.set(job, since);
+      if (clock.now() - since < keptMs) return;
+      this.#forsaken.delete(job);
+      jobGone(job);
+    }, () => {
+      // The node is ending.
+    });
+  }
+
+  /** Looks for actors whose node is gone, and for those here whose program is. */
   look(): void {
+    for (const job of this.#node.farJobs()) this.#lookAfter(job, HEIR_MS);
     if (!this.#node.leads()) return;
     for (const [id, located] of this.#node.actors.places) {
       if (this.#node.isThere(located.place.node) || this.#busy.has(id)) continue;
@@ -83,6 +113,7 @@ export class ActorMover {
       await registry.remove(id, revision);
       return;
     }
+    this.#forsaken.delete(id);
     const target = actors.placeAgain(place);
     if (target === undefined) {
       if (!this.homeless.has(id)) {

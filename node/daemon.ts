@@ -254,6 +254,8 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     actors: node.cluster!.actors,
     leads: collects,
     isThere: (id) => id === config.id || others.has(id),
+    farJobs: () => node.farJobs(),
+    jobGone: (job) => node.jobGone(job),
     log,
   });
   let closed = false;
@@ -328,8 +330,11 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     if (value === undefined) {
       revisions.delete(id);
       const gone = others.get(id);
-      if (gone !== undefined) {
-        isDead(gone).then((dead) => node.reapActors(dead));
+      const jobsThere = [...node.farJobs()].filter((job) => node.cameFrom(job, taskIdFromHex(id)));
+      if (gone !== undefined && jobsThere.length > 0) {
+        isDead(gone).then((dead) => {
+          if (dead) mover.jobsDied(jobsThere);
+        });
       }
       others.delete(id);
       transfers.forget(taskIdFromHex(id));

@@ -49,6 +49,11 @@ export class Programs {
     this.#homes.set(job, client.id);
   }
 
+  /** The peer that a job of another node came from. */
+  homeOf(job: TaskId): number | undefined {
+    return this.#homes.get(job);
+  }
+
   /** A program of another node has ended. */
   ended(job: TaskId): void {
     this.#homes.delete(job);

@@ -44,9 +44,6 @@ const DRAIN_LOOK_MS = 20;
 
 /** How long a client waits to be told which node has an actor. */
 const HOME_MS_MAX = 5_000;
-
-/** How long after a node is gone its programs certainly are, for the control store. */
-const JOBS_GONE_MS = 2_000;
 const NO_BYTES = new Uint8Array(0);
 
 /** One node. */
@@ -272,31 +269,26 @@ export class NodeServer {
     }
   }
 
-  /**
-   * After a node is gone, actors end whose program is gone with it.
-   *
-   * @param dead Whether its process is known to have ended; otherwise it may have been given up by mistake, and be back.
-   */
-  reapActors(dead: boolean): void {
-    this.#node.clock.after(dead ? JOBS_GONE_MS : HEIR_MS, () => this.#reapActors());
-  }
-
-  #reapActors(): void {
-    const { actors, programs, options } = this.#node;
-    if (this.#node.closed) return;
+  /** Programs of other nodes that have actors here which end with them. */
+  *farJobs(): Iterable<TaskId> {
+    const { actors, programs } = this.#node;
     const jobs = new Set<TaskId>();
     for (const { job, state, settings } of actors.all()) {
-      if (state !== "dead" && !settings.detached && !programs.has(job)) jobs.add(job);
+      if (state === "dead" || settings.detached || programs.has(job) || jobs.has(job)) continue;
+      jobs.add(job);
+      yield job;
     }
-    for (const job of jobs) {
-      options.abroad!.registry.jobRuns(hex(job)).then((runs) => {
-        if (runs || this.#node.closed) return;
-        actors.jobEnded(job);
-        this.#node.flush();
-      }, () => {
-        // The node is ending.
-      });
-    }
+  }
+
+  /** Whether a program's requests have come from a node. */
+  cameFrom(job: TaskId, node: TaskId): boolean {
+    return this.#node.cluster?.nodeOf(this.#node.programs.homeOf(job) ?? -1) === node;
+  }
+
+  /** A program is gone, though its node has not said so: its actors end. */
+  jobGone(job: TaskId): void {
+    this.#node.actors.jobEnded(job);
+    this.#node.flush();
   }
 
   /** Hashes of the code that actors of this node are made of. */

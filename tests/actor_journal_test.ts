@@ -126,15 +126,17 @@ const PLACE: ActorPlace = {
 };
 
 /** A mover, with what it did. */
-function mover(options: { place?: Partial<ActorPlace>; target?: TaskId; runs?: boolean; leads?: boolean }) {
+function mover(
+  options: { place?: Partial<ActorPlace>; target?: TaskId; runs?: boolean; leads?: boolean; far?: boolean },
+) {
   const did: string[] = [];
   const places = new Map<TaskId, Located>([[idOf(5), {
     place: { ...PLACE, ...options.place },
     revision: 7,
   }]]);
-  let now = 0;
+  let now = 0, runs = options.runs ?? true;
   const registry = {
-    jobRuns: () => Promise.resolve(options.runs ?? true),
+    jobRuns: () => Promise.resolve(runs),
     assign: (_: TaskId, revision: number, { node, moves }: ActorPlace) => {
       did.push(`assign ${revision} to ${Number.parseInt(node, 16)}, move ${moves}`);
       return Promise.resolve(true);
@@ -151,6 +153,8 @@ function mover(options: { place?: Partial<ActorPlace>; target?: TaskId; runs?: b
     actors: { places, placeAgain: () => options.target },
     leads: () => options.leads ?? true,
     isThere: (node) => node === hex(idOf(2)),
+    farJobs: () => options.far === true ? [idOf(90)] : [],
+    jobGone: () => did.push("job gone"),
     log: (level) => {
       if (level === "warn") did.push("warn");
     },
@@ -158,8 +162,9 @@ function mover(options: { place?: Partial<ActorPlace>; target?: TaskId; runs?: b
   return {
     did,
     machine,
-    async look(at: number) {
+    async look(at: number, running = runs) {
       now = at;
+      runs = running;
       machine.look();
       await systemClock.turn();
     },
@@ -195,6 +200,20 @@ Deno.test("an actor whose program is gone as well is removed, though not at once
   const detached = mover({ runs: false, target: idOf(2), place: { outlives: true } });
   await detached.look(0);
   assertEquals(detached.did, ["assign 7 to 2, move 1"]);
+});
+
+Deno.test("actors end whose program has not been running for long, and not when it was only away twice", async () => {
+  const away = mover({ leads: false, far: true });
+  for (const [at, runs] of [[0, false], [15_000, true], [31_000, false], [32_000, true]] as const) {
+    await away.look(at, runs);
+  }
+  assertEquals(away.did, []);
+  const gone = mover({ leads: false, far: true, runs: false });
+  await gone.look(0);
+  await gone.look(29_000);
+  assertEquals(gone.did, []);
+  await gone.look(30_000);
+  assertEquals(gone.did, ["job gone"]);
 });
 
 /** A book of answers of a node with these tasks. */
