@@ -81,7 +81,12 @@ export class ActorServer {
   /** @param node What the actors need of their node. */
   constructor(node: ActorServices) {
     this.#node = node;
-    this.#answers = new AnswerBook(node.tasks, node.directory, (call) => node.forgotten(call));
+    this.#answers = new AnswerBook(
+      node.tasks,
+      node.directory,
+      (call) => node.forgotten(call),
+      () => node.now(),
+    );
     this.#places = new ActorPlaces(
       node,
       (actor) => this.#step({ type: "placed", actor, now: node.now() }),
@@ -246,7 +251,7 @@ export class ActorServer {
       if (this.#node.adopt(client, message)) return;
     }
     const parent = asksOnce(client) ? undefined : this.#node.tasks.get(message.parent);
-    const late = peer && this.#answers.hasEnded(message.parent, this.#node.now());
+    const late = peer && this.#answers.hasEnded(message.parent);
     const known = late ? undefined : this.#actors.get(message.actor);
     const actor = known ?? unknownActor(message.actor, this.#node.shape({ demand: {} }));
     const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);
@@ -342,11 +347,10 @@ export class ActorServer {
     if (actor?.journal !== undefined) this.#surrender(actor);
   }
 
-  /** Nobody will ask for the answer of a call again. @param far Whether its caller is on another node. */
-  forget(call: FarCall, far: boolean): void {
-    if (!this.#actors.has(call.actor)) this.#node.forgotten(call);
-    else if (far) this.#answers.end(call.call, this.#node.now());
-    else this.#answers.drop(call.call);
+  /** Nobody will ask for the answer of a call again. */
+  forget(call: FarCall): void {
+    if (this.#actors.has(call.actor)) this.#answers.end(call.call);
+    else this.#node.forgotten(call);
   }
 
   /** Ends an actor, or has it begin anew. */

@@ -35,7 +35,7 @@ interface Scope {
   far: FarCall[];
 }
 
-/** How long, and how many, callers of other nodes are known that have ended. */
+/** How long, and how many, callers are known that have ended. */
 const ENDED_MS = 60_000, ENDED_MAX = 100_000;
 
 interface Answered {
@@ -51,9 +51,10 @@ export class AnswerBook {
   readonly #tasks: ReadonlyMap<TaskId, TaskRecord>;
   readonly #directory: ObjectDirectory;
   readonly #forgotten: (call: FarCall) => void;
+  readonly #now: () => number;
   readonly #scopes = new Map<TaskId, Scope>();
   readonly #answered = new Map<TaskId, Answered>();
-  /** Callers of other nodes that have ended, and when. */
+  /** Callers that have ended, and when. */
   readonly #ended = new Map<TaskId, number>();
   /** What tasks wait for that call actors; so that circles are found. */
   readonly waits = new Map<TaskRecord, readonly ObjectId[]>();
@@ -62,13 +63,15 @@ export class AnswerBook {
 
   /**
    * @param tasks The tasks that have not ended. @param directory Holds large answers.
-   * @param forgotten Told of calls of other nodes' actors that nobody here will ask for again.
+   * @param forgotten Told of calls of other nodes' actors that nobody here will ask for again. @param now Milliseconds.
    */
   constructor(
     tasks: ReadonlyMap<TaskId, TaskRecord>,
     directory: ObjectDirectory,
     forgotten: (call: FarCall) => void,
+    now: () => number,
   ) {
+    this.#now = now;
     this.#tasks = tasks;
     this.#directory = directory;
     this.#forgotten = forgotten;
@@ -134,7 +137,7 @@ export class AnswerBook {
       for (const id of scope?.calls ?? []) parent.calls.push(id);
       for (const call of far ?? []) parent.far.push(call);
     } else {
-      for (const id of scope?.calls ?? []) this.drop(id);
+      for (const id of scope?.calls ?? []) this.end(id);
       for (const call of far ?? []) this.#forgotten(call);
     }
   }
@@ -168,10 +171,11 @@ export class AnswerBook {
   }
 
   /**
-   * As {@link drop}, of a caller on another node. It may still run on a node that was cut off, and not know that it ran
+   * As {@link drop}, as the caller has ended for good. It may still run on a node that was cut off, and not know that it ran
    * again elsewhere, and ended: what it says for a while is said too late.
    */
-  end(id: TaskId, now: number): void {
+  end(id: TaskId): void {
+    const now = this.#now();
     const answered = this.#answered.get(id);
     if (answered !== undefined && answered.parent !== answered.job) {
       this.#ended.delete(answered.parent);
@@ -184,10 +188,10 @@ export class AnswerBook {
     this.drop(id);
   }
 
-  /** Whether a caller of another node has ended. */
-  hasEnded(caller: TaskId, now: number): boolean {
+  /** Whether a caller has ended for good. */
+  hasEnded(caller: TaskId): boolean {
     const since = this.#ended.get(caller);
-    return since !== undefined && now - since < ENDED_MS;
+    return since !== undefined && this.#now() - since < ENDED_MS;
   }
 
   /** An actor is gone because its creator is: if both come again, they begin anew. */

@@ -69,6 +69,8 @@ export class Cancellations {
       this.#node.cluster!.forget(task);
       return this.#node.results.fail(task, error);
     }
+    // What it says before it ends is said too late.
+    this.#node.isolates.byNumber.get(task.isolate)?.cancelled.add(task.id);
     this.stop(task, error, true, false);
     for (const child of [...this.#node.tasks.values()]) {
       if (child.parent === task.id) this.abandon(child, error);

@@ -447,7 +447,7 @@ export class NodeServer {
         return this.#node.actors.awaitDeath(client, message.request, message.actor);
       case "forget":
         for (const call of message.calls) {
-          this.#node.actors.forget({ actor: message.actor, call }, true);
+          this.#node.actors.forget({ actor: message.actor, call });
         }
         return;
       case "bequeath":

@@ -46,7 +46,7 @@ export function actorServices(node: NodeParts): ActorServices {
     nodeOf: (client) => node.cluster?.nodeOf(client),
     provide: (id) => node.objects.provide(id),
     forgotten: (call) => {
-      if (node.actors.has(call.actor)) node.actors.forget(call, false);
+      if (node.actors.has(call.actor)) node.actors.forget(call);
       else node.cluster?.actors.forget(call);
     },
     recall: (call) => node.cluster?.recall(call),

@@ -234,7 +234,7 @@ function book(...running: readonly (readonly [task: number, parent: number])[]) 
   }
   const forgotten: FarCall[] = [];
   const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
-  const answers = new AnswerBook(tasks, directory, (call) => forgotten.push(call));
+  const answers = new AnswerBook(tasks, directory, (call) => forgotten.push(call), () => 0);
   const call = (parent: number, n: number) => {
     const far = { actor: { id: idOf(50) }, parent: idOf(parent), id: idOf(n), forgetDone: false };
     answers.expectFar(far as never);
