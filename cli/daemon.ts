@@ -37,6 +37,7 @@ export async function startNode(
     resources: options.resources,
     labels: options.labels,
     storeMemory: storeMemoryOf(options.storeMemory, Deno.systemMemoryInfo().total),
+    memoryLimit: options.memoryLimit,
     library: raystoreLibrary(),
     spillPath: Deno.env.get("RAYD_SPILL_DIR") ?? Deno.env.get("TMPDIR") ?? "/tmp",
     codeDirectory: `${cacheDirectory()}/code`,

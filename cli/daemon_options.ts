@@ -25,6 +25,8 @@ export interface DaemonOptions {
   readonly labels: Readonly<Record<string, string>>;
   readonly storeMemory: number | undefined;
   readonly hostMemory: number;
+  /** 0 for none. */
+  readonly memoryLimit: number;
   readonly tokenFile: string | undefined;
   readonly logLevel: LogLevel;
   readonly insecureBind: boolean;
@@ -44,6 +46,7 @@ const VALUED = [
   "labels",
   "store-memory",
   "host-memory",
+  "memory-limit",
   "token-file",
   "log-level",
   "tls-cert",
@@ -59,6 +62,8 @@ export const DAEMON_HELP = `  --host ADDRESS         the address to listen on an
   --labels LIST          labels of the node: name=value,…
   --store-memory SIZE    size of the object store: bytes, or 512MB, 2GiB, …
   --host-memory SIZE     what each process for tasks may use, such as 1GiB
+  --memory-limit SIZE    what the node, its store and all its processes may use together (default: what there is);
+                         near it, the newest work is stopped and tried again
   --token-file FILE      where the cluster's token is (default: ~/.rayd/token; or RAYD_TOKEN)
   --tls-cert, --tls-key  files (PEM) with a certificate for the address, and its key: all links are encrypted then
   --tls-ca FILE          the authority that signed the certificates of all nodes (or RAYD_TLS_CA, also for programs)
@@ -102,6 +107,7 @@ export function parseDaemonOptions(
   }
   const resources = given("resources");
   const memory = given("store-memory"), hostMemory = given("host-memory");
+  const memoryLimit = given("memory-limit");
   return {
     host: given("host"),
     cpus,
@@ -116,6 +122,7 @@ export function parseDaemonOptions(
     labels: parseLabels(given("labels")),
     storeMemory: memory === undefined ? undefined : parseBytes(memory, "--store-memory"),
     hostMemory: hostMemory === undefined ? 0 : parseBytes(hostMemory, "--host-memory"),
+    memoryLimit: memoryLimit === undefined ? 0 : parseBytes(memoryLimit, "--memory-limit"),
     tokenFile: given("token-file"),
     logLevel: level as LogLevel,
     insecureBind: parsed["insecure-bind"] === true,

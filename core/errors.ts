@@ -14,6 +14,7 @@ export type ErrorCode =
   | "TASK_CANCELLED"
   | "TASK_TIMEOUT"
   | "WORKER_CRASHED"
+  | "OUT_OF_MEMORY"
   | "GET_TIMEOUT"
   | "OBJECT_LOST"
   | "STORE_FULL"
@@ -129,6 +130,14 @@ export class WorkerCrashedError extends RaydError {
   /** Makes the error. @param message Which task, how the worker died, and how many attempts were made. */
   constructor(message: string) {
     super("WORKER_CRASHED", message);
+  }
+}
+
+/** The task was stopped as its node's memory ran out, more often than it may be retried. */
+export class OutOfMemoryError extends RaydError {
+  /** Makes the error. @param message Which task, and who used how much. */
+  constructor(message: string) {
+    super("OUT_OF_MEMORY", message);
   }
 }
 
@@ -414,6 +423,8 @@ export function errorFromRecord(record: ErrorRecord): RaydError {
       return new TaskTimeoutError(message);
     case "WORKER_CRASHED":
       return new WorkerCrashedError(message);
+    case "OUT_OF_MEMORY":
+      return new OutOfMemoryError(message);
     case "GET_TIMEOUT":
       return new GetTimeoutError(message);
     case "OBJECT_LOST":

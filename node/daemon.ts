@@ -25,6 +25,7 @@ import { ActorMover } from "./actor_mover.ts";
 import { JOBS, Jobs } from "./jobs.ts";
 import { Leases } from "./leases.ts";
 import { nodeLog } from "./log.ts";
+import { watchMemory } from "./memory.ts";
 import {
   describe,
   DRAINS,
@@ -61,6 +62,8 @@ export interface DaemonConfig {
   readonly resources: Readonly<Record<string, number>>;
   readonly labels: Readonly<Record<string, string>>;
   readonly storeMemory: number;
+  /** What the node, its store and its hosts may use together, in bytes; 0 for what the machine has. */
+  readonly memoryLimit: number;
   readonly library: string;
   readonly spillPath: string;
   readonly codeDirectory: string;
@@ -351,6 +354,13 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     node.actorLocated(actorOf(key), value === undefined ? undefined : { place: readPlace(value), revision });
   });
   const stopMoving = mover.start();
+  const stopWatching = watchMemory({
+    clock: systemClock,
+    limitBytes: config.memoryLimit,
+    storeBytes: () => store.stats().used,
+    users: () => node.memoryUsers(),
+    stop: (isolate, reason) => node.stopForMemory(isolate, reason),
+  });
   await gcs.watch(GROUPS, (key, value) => {
     const removed = value?.length === 0;
     // A group that is coordinated here is only not in the store, as the node was given up.
@@ -385,6 +395,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       closed = true;
       stopLoads();
       stopMoving();
+      stopWatching();
       jobs.close();
       cancelRedial();
       for (const listener of [programs, peers, bulk]) listener.close();

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { ProtocolError, WorkerCrashedError } from "../core/errors.ts";
+import { OutOfMemoryError, ProtocolError, WorkerCrashedError } from "../core/errors.ts";
 import { hex, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
 import { ARGUMENT_BYTES_MAX, CLAIM_SLOTS } from "../core/limits.ts";
 import {
@@ -122,6 +122,18 @@ export class Executions {
       case "exhausted": {
         const { task } = effect;
         if (effect.reason === "exception") return this.#node.results.finish(task, task.last!);
+        if (task.outOfMemory !== undefined) {
+          return this.#node.results.fail(
+            task,
+            new OutOfMemoryError(
+              `Task ${task.entry.settings.name} (${hex(task.id)}) was stopped in ${task.failures + 1} of ` +
+                `${
+                  task.retries + 1
+                } attempts, as ${task.outOfMemory}. Let it use less at once, run fewer beside it ` +
+                `(memory: or cpus: in its options), or give the node more (--memory-limit, or a larger machine)`,
+            ),
+          );
+        }
         return this.#node.results.fail(
           task,
           new WorkerCrashedError(

@@ -34,6 +34,7 @@ import { sameToken } from "../transport/token.ts";
 import { CallRecord } from "./actor_records.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Located } from "./far_actors.ts";
+import type { MemoryUser } from "./memory_guard.ts";
 import { packError } from "./outcomes.ts";
 import { type NodeOptions, NodeParts } from "./parts.ts";
 import type { Client, Outlet } from "./peers.ts";
@@ -96,6 +97,39 @@ export class NodeServer {
   /** Has an object's bytes in memory, for another node that wants them. @returns Whether they are. */
   provide(id: ObjectId): Promise<boolean> {
     return this.#node.objects.provide(id);
+  }
+
+  /** The processes that run tasks and actors, for whoever watches the memory. */
+  memoryUsers(): (Omit<MemoryUser, "bytes"> & { readonly pid: number })[] {
+    const users: (Omit<MemoryUser, "bytes"> & { readonly pid: number })[] = [];
+    for (const { number, client, executions, residents } of this.#node.isolates.byNumber.values()) {
+      if (client === undefined) continue;
+      const tasks = [...executions.values()];
+      const actors = [...residents?.actors ?? []];
+      users.push({
+        isolate: number,
+        pid: client.pid,
+        runs: [
+          ...tasks.map(({ entry }) => entry.settings.name),
+          ...actors.map(({ settings }) => settings.label),
+        ],
+        kind: residents === undefined ? "tasks" : "actors",
+        again: tasks.every(({ failures, retries }) => failures < retries) &&
+          actors.every(({ settings, restarts }) => restarts < settings.restarts),
+        began: Math.max(0, ...tasks.map(({ sentMs }) => sentMs), ...actors.map(({ activeAt }) => activeAt)),
+      });
+    }
+    return users;
+  }
+
+  /** Stops what runs in an isolate, as memory has run out. */
+  stopForMemory(number: number, reason: string): void {
+    const isolate = this.#node.isolates.byNumber.get(number);
+    if (isolate === undefined) return;
+    this.#node.options.log("warn", `Isolate ${number} is stopped: ${reason}`);
+    for (const task of isolate.executions.values()) task.outOfMemory = reason;
+    this.#node.isolates.end(isolate, true, reason);
+    this.#node.flush();
   }
 
   /** How the node is loaded. */

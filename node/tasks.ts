@@ -83,6 +83,8 @@ export class TaskRecord implements SchedulerTask {
   argumentsKept = false;
   /** What was answered, by index, where its submitter may be run again and must get the same. */
   answers: Outcome[] | undefined = undefined;
+  /** Why its last attempt was stopped, if that was for want of memory. */
+  outOfMemory: string | undefined = undefined;
   /** Calls of actors that it has made on the node where it ran (`node/answers.ts`). */
   bequeathed: readonly { readonly actor: TaskId; readonly call: TaskId }[] | undefined = undefined;
   /** The peer that it was given to, by its client's number; -1 while it is this node's. */

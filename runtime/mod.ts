@@ -112,6 +112,7 @@ export {
   NoMajorityError,
   ObjectLostError,
   OutOfDiskError,
+  OutOfMemoryError,
   PendingCallsLimitError,
   PlacementGroupError,
   ProtocolError,
