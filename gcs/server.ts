@@ -383,7 +383,7 @@ export class GcsServer {
       if (this.#member.readable(message.shard) || this.#member.isTail) this.#read(message.shard, [queued]);
       else if (message.type === "request") {
         this.#send(connection, { type: "again", request: message.request });
-      }
+      } else this.#held.push(queued); // the client may know before this member does that it is the tail
     }
   }
 
