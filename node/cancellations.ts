@@ -69,9 +69,11 @@ export class Cancellations {
       this.#node.cluster!.forget(task);
       return this.#node.results.fail(task, error);
     }
-    // What it says before it ends is said too late.
-    this.#node.isolates.byNumber.get(task.isolate)?.cancelled.add(task.id);
-    this.stop(task, error, true, false);
+    const isolate = this.#node.isolates.byNumber.get(task.isolate);
+    const { execution } = task;
+    this.stop(task, error, false, false);
+    // It must not go on beside another run of it, which may begin here at once, and makes the same calls.
+    if (isolate?.executions.get(execution) === task) this.#node.isolates.end(isolate, false);
     for (const child of [...this.#node.tasks.values()]) {
       if (child.parent === task.id) this.abandon(child, error);
     }
