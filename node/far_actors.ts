@@ -86,6 +86,14 @@ export class FarActors {
     this.#settle(id, (saying) => saying.here());
   }
 
+  /** A peer holds actors that are about to come here: it may know so before this node has taken them up. */
+  expectHere(ids: readonly ObjectId[]): void {
+    for (const id of ids) {
+      if (!this.places.has(id as string as TaskId) || this.#node.directory.get(id) !== undefined) continue;
+      this.#node.directory.addLost(id);
+    }
+  }
+
   /** There is a connection to a node. */
   peerUp(remote: Remote): void {
     for (const id of [...this.#waiting.keys()]) this.#go(id);

@@ -417,6 +417,7 @@ export class NodeServer {
       case "release":
         return this.#node.directory.release(client.id, message.objects);
       case "retain":
+        if (client.role === "peer") this.#node.cluster!.actors.expectHere(message.objects);
         return this.#node.directory.retain(client.id, message.objects);
       case "put":
         return this.#node.objects.put(client, message.object, message.outcome);
