@@ -335,6 +335,8 @@ export class ActorServer {
     this.journals?.abandon(actor);
     this.#actors.delete(actor.id);
     this.#timed.delete(actor);
+    if (actor.checkpoint !== undefined) this.#node.directory.unuse(actor.checkpoint);
+    actor.checkpoint = undefined;
     const key = nameKey(actor.settings.namespace, actor.settings.name);
     if (this.#names.get(key) === actor) this.#names.delete(key);
     if (!actor.creation.finished) calls.unshift(actor.creation);
