@@ -11,114 +11,82 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { Executables } from "./executables.ts";
 import { draw } from "./simulate/plot.ts";
 
 const HERE = new URL(".", import.meta.url).pathname;
-const RAYD = `${HERE}../dist/rayd`;
 const NODES = 5, ACTORS = 60, EVERY = 20, CALL_MS = 50, SAMPLE_S = 0.5;
 /** By what part of the time a node is killed. */
 const KILLS = [0.35, 0.65];
 
 const { seconds: given } = parseArgs(Deno.args, { string: ["seconds"], default: { seconds: "40" } });
 const seconds = Number(given);
-const home = Deno.makeTempDirSync({ prefix: "rayd-bench-" });
-const env: Record<string, string> = { HOME: home, RAYD_CACHE: `${home}/cache` };
+await using cluster = new Executables();
 
-function start(args: string[]): Deno.ChildProcess {
-  return new Deno.Command(RAYD, { args, env, stdin: "null", stdout: "piped" }).spawn();
+await cluster.head("--cpus", "0", "--store-memory", "128MB");
+const workers: Deno.ChildProcess[] = [];
+for (let i = 0; i < NODES; i++) {
+  const worker = await cluster.worker("--cpus", "1", "--store-memory", "128MB");
+  workers.push(worker);
 }
-
-/** Reads what a process prints until it has said that it is ready. */
-async function until(child: Deno.ChildProcess, ready: string): Promise<string> {
-  let text = "";
-  for await (const part of child.stdout.pipeThrough(new TextDecoderStream())) {
-    text += part;
-    if (text.includes(ready)) return text;
-  }
-  throw new Error(`it ended before it printed "${ready}":\n${text}`);
+const log = `${cluster.home}/calls.log`;
+const program = cluster.start(
+  "run",
+  `${HERE}actor_recovery_rayd.ts`,
+  ...[ACTORS, EVERY, CALL_MS, seconds].map(String),
+  log,
+);
+const output = program.stdout.pipeThrough(new TextDecoderStream()).getReader();
+await output.read();
+const began = Date.now();
+const kills: number[] = [];
+for (const part of KILLS) {
+  const now = (Date.now() - began) / 1000;
+  await new Promise((resolve) => setTimeout(resolve, Math.max(0, part * seconds - now) * 1000));
+  const victim = workers.shift()!;
+  victim.kill("SIGKILL");
+  kills.push((Date.now() - began) / 1000);
+  console.log(`${kills.at(-1)!.toFixed(1)} s: a node was killed, ${workers.length} nodes`);
+  await victim.status;
 }
-
-const head = start(["head", "--port", "0", "--cpus", "0", "--store-memory", "128MB"]);
-const children = [head];
-try {
-  env.RAYD_ADDRESS = /is up at (\S+)/.exec(await until(head, "The token is in"))![1]!;
-  const workers: Deno.ChildProcess[] = [];
-  for (let i = 0; i < NODES; i++) {
-    const worker = start(["worker", "--cpus", "1", "--store-memory", "128MB"]);
-    children.push(worker);
-    await until(worker, "has joined");
-    workers.push(worker);
-  }
-  const log = `${home}/calls.log`;
-  const program = start([
-    "run",
-    `${HERE}actor_recovery_rayd.ts`,
-    ...[ACTORS, EVERY, CALL_MS, seconds].map(String),
-    log,
-  ]);
-  children.push(program);
-  const output = program.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  await output.read();
-  const began = Date.now();
-  const kills: number[] = [];
-  for (const part of KILLS) {
-    const now = (Date.now() - began) / 1000;
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, part * seconds - now) * 1000));
-    const victim = workers.shift()!;
-    victim.kill("SIGKILL");
-    kills.push((Date.now() - began) / 1000);
-    console.log(`${kills.at(-1)!.toFixed(1)} s: a node was killed, ${workers.length} nodes`);
-    await victim.status;
-  }
-  let text = "";
-  for (let part = await output.read(); !part.done; part = await output.read()) text += part.value;
-  const { code } = await program.status;
-  if (code !== 0) throw new Error(`the program ended with status ${code}`);
-  const slots = Math.ceil(seconds / SAMPLE_S);
-  const first = new Array<number>(slots).fill(0), again = [...first];
-  const counts = { first: 0, again: 0 };
-  /** By actor and kill: calls that ran again. */
-  const repeated = new Map<string, number>();
-  for (const line of Deno.readTextFileSync(log).trim().split("\n")) {
-    const [name = "", at, replaying] = line.split(" ");
-    const second = (Number(at) - began) / 1000;
-    const slot = Math.floor(second / SAMPLE_S);
-    if (replaying === "1") {
-      counts.again++;
-      const key = `${name.split("/")[0]} after ${kills.filter((kill) => kill < second).length}`;
-      repeated.set(key, (repeated.get(key) ?? 0) + 1);
-    } else counts.first++;
-    if (slot >= 0 && slot < slots) (replaying === "1" ? again : first)[slot]! += 1 / SAMPLE_S;
-  }
-  const most = Math.max(0, ...repeated.values());
-  console.log(
-    `${text.trim()}; ${counts.first} first runs, ${counts.again} repeated, at most ${most} of one actor (checkpoint every ` +
-      `${EVERY}); none lost, none applied twice`,
-  );
-  const at = (values: number[]) => values.map((value, i) => [(i + 0.5) * SAMPLE_S, value] as const);
-  const full = ACTORS * 1000 / CALL_MS;
-  const svg = draw({
-    title: "Calls of durable actors while nodes are killed",
-    note:
-      `${ACTORS} actors on ${NODES} nodes of one machine; each call waits ${CALL_MS} ms; a checkpoint every ${EVERY} calls`,
-    x: { title: "seconds", from: 0, to: seconds },
-    y: { title: "calls a second", from: 0 },
-    series: [
-      { name: "run for the first time", points: at(first) },
-      { name: "run again, to rebuild actors", points: at(again) },
-      { name: "if calls took no more than they wait", reference: true, points: [[0, full], [seconds, full]] },
-      { name: "a node is killed", alone: true, points: kills.map((kill) => [kill, 0] as const) },
-    ],
-  });
-  Deno.writeTextFileSync(`${HERE}../docs/actor_recovery.svg`, svg);
-} finally {
-  for (const child of children.reverse()) {
-    try {
-      child.kill("SIGKILL");
-    } catch {
-      // It has ended.
-    }
-    await child.status;
-  }
-  Deno.removeSync(home, { recursive: true });
+let text = "";
+for (let part = await output.read(); !part.done; part = await output.read()) text += part.value;
+const { code } = await program.status;
+if (code !== 0) throw new Error(`the program ended with status ${code}`);
+const slots = Math.ceil(seconds / SAMPLE_S);
+const first = new Array<number>(slots).fill(0), again = [...first];
+const counts = { first: 0, again: 0 };
+/** By actor and kill: calls that ran again. */
+const repeated = new Map<string, number>();
+for (const line of Deno.readTextFileSync(log).trim().split("\n")) {
+  const [name = "", at, replaying] = line.split(" ");
+  const second = (Number(at) - began) / 1000;
+  const slot = Math.floor(second / SAMPLE_S);
+  if (replaying === "1") {
+    counts.again++;
+    const key = `${name.split("/")[0]} after ${kills.filter((kill) => kill < second).length}`;
+    repeated.set(key, (repeated.get(key) ?? 0) + 1);
+  } else counts.first++;
+  if (slot >= 0 && slot < slots) (replaying === "1" ? again : first)[slot]! += 1 / SAMPLE_S;
 }
+const most = Math.max(0, ...repeated.values());
+console.log(
+  `${text.trim()}; ${counts.first} first runs, ${counts.again} repeated, at most ${most} of one actor (checkpoint every ` +
+    `${EVERY}); none lost, none applied twice`,
+);
+const at = (values: number[]) => values.map((value, i) => [(i + 0.5) * SAMPLE_S, value] as const);
+const full = ACTORS * 1000 / CALL_MS;
+const svg = draw({
+  title: "Calls of durable actors while nodes are killed",
+  note:
+    `${ACTORS} actors on ${NODES} nodes of one machine; each call waits ${CALL_MS} ms; a checkpoint every ${EVERY} calls`,
+  x: { title: "seconds", from: 0, to: seconds },
+  y: { title: "calls a second", from: 0 },
+  series: [
+    { name: "run for the first time", points: at(first) },
+    { name: "run again, to rebuild actors", points: at(again) },
+    { name: "if calls took no more than they wait", reference: true, points: [[0, full], [seconds, full]] },
+    { name: "a node is killed", alone: true, points: kills.map((kill) => [kill, 0] as const) },
+  ],
+});
+Deno.writeTextFileSync(`${HERE}../docs/actor_recovery.svg`, svg);

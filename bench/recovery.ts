@@ -11,10 +11,10 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { Executables } from "./executables.ts";
 import { draw } from "./simulate/plot.ts";
 
 const HERE = new URL(".", import.meta.url).pathname;
-const RAYD = `${HERE}../dist/rayd`;
 const NODES = 5, CPUS = 4, TASK_MS = 100, LINKS = 20;
 /** Twice as many chains as there are CPUs: each of them has something to do, and what is submitted waits. */
 const LINES = 2 * NODES * CPUS;
@@ -24,29 +24,9 @@ const CHANGES = [[0.2, -1], [0.3, -1], [0.4, -1], [0.6, 1], [0.7, 1], [0.8, 1]] 
 
 const { seconds: given } = parseArgs(Deno.args, { string: ["seconds"], default: { seconds: "60" } });
 const seconds = Number(given);
-const home = Deno.makeTempDirSync({ prefix: "rayd-bench-" });
-const env: Record<string, string> = { HOME: home, RAYD_CACHE: `${home}/cache` };
+await using cluster = new Executables();
 
-function start(args: string[]): Deno.ChildProcess {
-  return new Deno.Command(RAYD, { args, env, stdin: "null", stdout: "piped" }).spawn();
-}
-
-/** Reads what a process prints until it has said that it is ready. */
-async function until(child: Deno.ChildProcess, ready: string): Promise<string> {
-  let text = "";
-  for await (const part of child.stdout.pipeThrough(new TextDecoderStream())) {
-    text += part;
-    if (text.includes(ready)) return text;
-  }
-  throw new Error(`it ended before it printed "${ready}":\n${text}`);
-}
-
-async function startWorker(): Promise<Deno.ChildProcess> {
-  const worker = start(["worker", "--cpus", `${CPUS}`, "--store-memory", "256MB"]);
-  children.push(worker);
-  await until(worker, "has joined");
-  return worker;
-}
+const startWorker = () => cluster.worker("--cpus", `${CPUS}`, "--store-memory", "256MB");
 
 /** Kills and adds nodes. @returns How many there were from when on, in seconds. */
 async function change(workers: Deno.ChildProcess[], began: number): Promise<[number, number][]> {
@@ -82,61 +62,46 @@ function rates(log: string, began: number): { readonly first: number[]; readonly
   return { first, again };
 }
 
-const head = start(["head", "--port", "0", "--cpus", "0", "--store-memory", "256MB"]);
-const children = [head];
-try {
-  env.RAYD_ADDRESS = /is up at (\S+)/.exec(await until(head, "The token is in"))![1]!;
-  const workers: Deno.ChildProcess[] = [];
-  for (let i = 0; i < NODES; i++) workers.push(await startWorker());
-  // The program is connected to the head, which is spared: it has no CPUs, so nothing runs there.
-  const log = `${home}/tasks.log`;
-  const program = start([
-    "run",
-    `${HERE}recovery_rayd.ts`,
-    ...[LINES, LINKS, TASK_MS, seconds].map(String),
-    log,
-  ]);
-  children.push(program);
-  const output = program.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  await output.read();
-  const began = performance.now(), beganAt = Date.now();
-  const counts = await change(workers, began);
-  let text = "";
-  for (let part = await output.read(); !part.done; part = await output.read()) text += part.value;
-  const { code } = await program.status;
-  if (code !== 0) throw new Error(`the program ended with status ${code}`);
-  const { first, again } = rates(Deno.readTextFileSync(log), beganAt);
-  const sum = (values: number[]) => Math.round(values.reduce((a, b) => a + b, 0) * SAMPLE_S);
-  console.log(`${text.trim()}, ${sum(first)} tasks, ${sum(again)} ran again; all came to what they must`);
-  const full = (workers: number) => workers * CPUS * 1000 / TASK_MS;
-  const at = (values: number[]) => values.map((value, i) => [(i + 0.5) * SAMPLE_S, value] as const);
-  const svg = draw({
-    title: "Chains of tasks while nodes are killed and added",
-    note:
-      `${NODES} nodes of ${CPUS} CPUs on one machine; chains of ${LINKS} tasks of ${TASK_MS} ms, each with an object of 100 KB`,
-    x: { title: "seconds", from: 0, to: seconds },
-    y: { title: "tasks a second", from: 0 },
-    series: [
-      { name: "run for the first time", points: at(first) },
-      { name: "run again, as what they made was lost", points: at(again) },
-      {
-        name: "what the nodes' CPUs can do",
-        reference: true,
-        points: counts.flatMap(([from, count], i) =>
-          [[from, full(count)], [counts[i + 1]?.[0] ?? seconds, full(count)]] as const
-        ),
-      },
-    ],
-  });
-  Deno.writeTextFileSync(`${HERE}../docs/recovery.svg`, svg);
-} finally {
-  for (const child of children.reverse()) {
-    try {
-      child.kill("SIGKILL");
-    } catch {
-      // It has ended.
-    }
-    await child.status;
-  }
-  Deno.removeSync(home, { recursive: true });
-}
+await cluster.head("--cpus", "0", "--store-memory", "256MB");
+const workers: Deno.ChildProcess[] = [];
+for (let i = 0; i < NODES; i++) workers.push(await startWorker());
+// The program is connected to the head, which is spared: it has no CPUs, so nothing runs there.
+const log = `${cluster.home}/tasks.log`;
+const program = cluster.start(
+  "run",
+  `${HERE}recovery_rayd.ts`,
+  ...[LINES, LINKS, TASK_MS, seconds].map(String),
+  log,
+);
+const output = program.stdout.pipeThrough(new TextDecoderStream()).getReader();
+await output.read();
+const began = performance.now(), beganAt = Date.now();
+const counts = await change(workers, began);
+let text = "";
+for (let part = await output.read(); !part.done; part = await output.read()) text += part.value;
+const { code } = await program.status;
+if (code !== 0) throw new Error(`the program ended with status ${code}`);
+const { first, again } = rates(Deno.readTextFileSync(log), beganAt);
+const sum = (values: number[]) => Math.round(values.reduce((a, b) => a + b, 0) * SAMPLE_S);
+console.log(`${text.trim()}, ${sum(first)} tasks, ${sum(again)} ran again; all came to what they must`);
+const full = (workers: number) => workers * CPUS * 1000 / TASK_MS;
+const at = (values: number[]) => values.map((value, i) => [(i + 0.5) * SAMPLE_S, value] as const);
+const svg = draw({
+  title: "Chains of tasks while nodes are killed and added",
+  note:
+    `${NODES} nodes of ${CPUS} CPUs on one machine; chains of ${LINKS} tasks of ${TASK_MS} ms, each with an object of 100 KB`,
+  x: { title: "seconds", from: 0, to: seconds },
+  y: { title: "tasks a second", from: 0 },
+  series: [
+    { name: "run for the first time", points: at(first) },
+    { name: "run again, as what they made was lost", points: at(again) },
+    {
+      name: "what the nodes' CPUs can do",
+      reference: true,
+      points: counts.flatMap(([from, count], i) =>
+        [[from, full(count)], [counts[i + 1]?.[0] ?? seconds, full(count)]] as const
+      ),
+    },
+  ],
+});
+Deno.writeTextFileSync(`${HERE}../docs/recovery.svg`, svg);

@@ -19,7 +19,7 @@
  */
 
 import type { Clock } from "../core/clock.ts";
-import { hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
+import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import {
   JOURNAL_BATCH_BYTES,
   JOURNAL_MADE_BYTES_MAX,
@@ -28,7 +28,6 @@ import {
   JOURNAL_VALUE_BYTES_MAX,
 } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
-import { argumentsId } from "../core/ids.ts";
 import type { ObjectStore } from "../store/object_store.ts";
 import { type Homes, JournalWriter, type PortableCall } from "./actor_journal_format.ts";
 import type { ActorPlace, ActorRegistry, JournalChange } from "./actor_registry.ts";
@@ -136,14 +135,11 @@ export class ActorJournals {
     }
     writer.call(portable);
     const bytes = writer.bytes({ settings });
-    const { module, name: className } = creation.fn.address;
     const { demand, alternatives, placement } = settings;
     const place: ActorPlace = {
       node: hex(this.#node.id),
       moves: 0,
       job: hex(actor.job),
-      module,
-      className,
       label: settings.label,
       namespace: settings.namespace,
       name: settings.name,

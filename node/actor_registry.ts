@@ -29,9 +29,6 @@ export interface ActorPlace {
   /** How often it was given to another node. */
   readonly moves: number;
   readonly job: string;
-  /** Its class, as {@link FoundActor} has it. */
-  readonly module: string;
-  readonly className: string;
   readonly label: string;
   readonly namespace: string;
   /** Empty for none. */

@@ -297,6 +297,13 @@ export class ActorServer {
     const known = this.#answers.answerOf(call.id);
     if (known !== undefined) return this.#node.finish(call, known);
     const logged = actor.log.find((other) => other?.id === call.id);
+    if (logged?.finished) {
+      const { label } = call;
+      return this.#node.fail(
+        call,
+        new ActorUnavailableError(`Cannot call ${label}: it was answered, and forgotten`),
+      );
+    }
     if (logged !== undefined) {
       // It is run again; who waits for it gets that answer.
       if (this.#node.clients.has(logged.client)) {

@@ -145,7 +145,7 @@ export class AnswerBook {
   /**
    * A task that another node had submitted has ended: whoever submitted it sees to the answers of its calls from now on.
    *
-   * @param self This node's name for its own calls. @returns All that it, and what it submitted, has called.
+   * @returns All that it, and what it submitted, has called.
    */
   bequeath(task: TaskRecord): readonly FarCall[] {
     const scope = this.#scopes.get(task.id);

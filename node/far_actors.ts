@@ -13,7 +13,7 @@
 
 import type { ActorSettings } from "../core/actor_options.ts";
 import { creationSettings } from "../core/actor_options.ts";
-import { ActorDiedError, ActorUnavailableError } from "../core/errors.ts";
+import { ActorUnavailableError } from "../core/errors.ts";
 import { hex, type ObjectId, type TaskId, taskIdFromHex } from "../core/ids.ts";
 import type { Outcome, ToNode } from "../core/messages.ts";
 import { IDLE_ONLY_MS } from "../scheduler/balance.ts";
@@ -201,12 +201,10 @@ export class FarActors {
 
   /** What the control store has told so far is not all: whether there is an actor is asked. */
   #confirm(id: TaskId): void {
-    const absent = () => {
-      if (!this.places.has(id)) this.#settle(id, (saying) => saying.gone());
-    };
     this.#node.locate(id).then((located) => {
-      if (located === undefined) absent();
-      else if ((this.places.get(id)?.revision ?? 0) < located.revision) this.located(id, located);
+      if (located === undefined) {
+        if (!this.places.has(id)) this.#settle(id, (saying) => saying.gone());
+      } else if ((this.places.get(id)?.revision ?? 0) < located.revision) this.located(id, located);
     }, () => {
       // The connection is closed for good: the node is ending.
     });
@@ -327,7 +325,6 @@ export class FarActors {
    * Has an actor of `get(key)` made, or found, on the node that has it.
    *
    * @param node Not this one; `undefined` if it cannot be told which.
-   * @param here Has it found here, where it has come meanwhile.
    */
   createVirtual(
     node: TaskId | undefined,
@@ -537,7 +534,7 @@ export class FarActors {
   }
 }
 
-function unavailable(task: TaskRecord, node: string): ActorUnavailableError | ActorDiedError {
+function unavailable(task: TaskRecord, node: string): ActorUnavailableError {
   return new ActorUnavailableError(
     `Call ${task.entry.settings.name} failed: node ${node}, where the actor was, is gone`,
   );

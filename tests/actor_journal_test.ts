@@ -116,8 +116,6 @@ const PLACE: ActorPlace = {
   node: hex(idOf(1)),
   moves: 0,
   job: hex(idOf(90)),
-  module: "file:///m.ts",
-  className: "A",
   label: "A",
   namespace: "default",
   name: "",

@@ -11,7 +11,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { get, init } from "../../runtime/mod.ts";
-import { type Acknowledged, Tally, tallyMany } from "../fixtures/tally.ts";
+import { type Acknowledged, faults, Tally, tallyMany } from "../fixtures/tally.ts";
 
 /** What a run has shown. */
 export interface ActorKillReport {
@@ -55,21 +55,12 @@ export async function killActors(
   };
   await Promise.all([...acknowledged.map((_, caller) => work(caller)), kill()]);
   const total = await get(tally.total.remote());
-  return { kills: killed, calls: acknowledged.flat().length, total, wrong: faults(acknowledged, total) };
-}
-
-function faults(acknowledged: readonly Acknowledged[][], total: number): string[] {
-  const wrong: string[] = [];
-  const all = acknowledged.flat();
-  if (total !== all.length) wrong.push(`${all.length} calls were acknowledged and ${total} applied`);
-  if (new Set(all.map(({ n }) => n)).size !== all.length) wrong.push("two calls got the same number");
-  acknowledged.forEach((answers, caller) => {
-    answers.forEach(({ n, own }, i) => {
-      if (own !== i + 1) wrong.push(`call ${i} of caller ${caller} was its ${own}th`);
-      if (i > 0 && n <= answers[i - 1]!.n) wrong.push(`call ${i} of caller ${caller} was overtaken`);
-    });
-  });
-  return wrong.slice(0, 10);
+  return {
+    kills: killed,
+    calls: acknowledged.flat().length,
+    total,
+    wrong: faults(acknowledged, total).slice(0, 10),
+  };
 }
 
 if (import.meta.main) {

@@ -124,7 +124,7 @@ export class ChaosCluster implements AsyncDisposable {
     const host = typeof this.hosts === "string" ? "127.0.0.1" : this.hosts.address(place);
     const settings = ["--host", host, "--insecure-bind", "--log-level", "info", "--store-memory", "96MB"];
     const former = this.members[place];
-    const resources = ["--cpus", "1", "--resources", `slot=4${place === HOME ? ",home=1000" : ""}`];
+    const resources = ["--cpus", "1", "--resources", "slot=4"];
     if (place === HEAD) {
       const port = former === undefined ? "0" : former.address.split(":")[1]!;
       const running = this.run(place, [

@@ -26,16 +26,8 @@ import {
 } from "rayd";
 import { random as randomFrom } from "../../bench/simulate/random.ts";
 
-/**
- * Whether durable actors come back on another node when theirs dies, with what they have acknowledged. Where they do not,
- * they and whoever calls them stay on the node that is never killed.
- */
-const DURABLE_ACTORS_OUTLIVE_NODES = true;
-
 /** A task may be hit by more faults than a user's should: its node dies, or is parted from the others, again and again. */
 const ANYWHERE = { spread: true, retries: 10_000 };
-const DURABLE = DURABLE_ACTORS_OUTLIVE_NODES ? { spread: true } : { resources: { home: 1 } };
-const CALLERS = DURABLE_ACTORS_OUTLIVE_NODES ? ANYWHERE : { resources: { home: 1 } };
 
 /** How long an answer may take, whatever fails: faults last some seconds, and what they undid has to be done again. */
 const PATIENCE_MS = 90_000;
@@ -121,14 +113,14 @@ class Tally {
     return this.all;
   }
 }
-export const Durable = actor(Tally, { ...DURABLE, checkpoint: { every: 100 } });
+export const Durable = actor(Tally, { spread: true, checkpoint: { every: 100 } });
 export const Mortal = actor(Tally, { durable: false, spread: true });
 
 export const addMany = remote(
   async function addMany(tally: ActorHandle<Tally>, caller: number, calls: number): Promise<Counted[]> {
     return await get(Array.from({ length: calls }, () => tally.add.remote(caller)));
   },
-  { retries: 10_000, ...CALLERS },
+  ANYWHERE,
 );
 
 /** One kind of work: does a round; and at the end, without a number, looks at what it has kept. */

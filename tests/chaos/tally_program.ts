@@ -8,22 +8,7 @@
  */
 
 import { get, init } from "../../runtime/mod.ts";
-import { type Acknowledged, Tally, tallyMany } from "../fixtures/tally.ts";
-
-/** What was wrong with what callers were told, in words. */
-function faults(acknowledged: readonly Acknowledged[][], total: number): string[] {
-  const wrong: string[] = [];
-  const all = acknowledged.flat();
-  if (total !== all.length) wrong.push(`${all.length} calls were acknowledged and ${total} applied`);
-  if (new Set(all.map(({ n }) => n)).size !== all.length) wrong.push("two calls got the same number");
-  acknowledged.forEach((answers, caller) => {
-    answers.forEach(({ n, own }, i) => {
-      if (own !== i + 1) wrong.push(`call ${i} of caller ${caller} was its ${own}th`);
-      if (i > 0 && n <= answers[i - 1]!.n) wrong.push(`call ${i} of caller ${caller} was overtaken`);
-    });
-  });
-  return wrong;
-}
+import { type Acknowledged, faults, Tally, tallyMany } from "../fixtures/tally.ts";
 
 if (import.meta.main) {
   const [seconds, callers, tallies] = Deno.args.map(Number) as [number, number, number];
