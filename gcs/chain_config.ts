@@ -75,3 +75,8 @@ export function majorityOf(members: readonly MemberId[]): number {
 export function tailOf({ chain }: ChainConfig): MemberId {
   return chain[chain.length - 1]!;
 }
+
+/** Whether a member has a part in a configuration. */
+export function hasPart({ chain, acceptors, joining }: ChainConfig, member: MemberId): boolean {
+  return chain.includes(member) || acceptors.includes(member) || joining === member;
+}

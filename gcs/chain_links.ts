@@ -6,7 +6,9 @@
  * It is kept on disk, so that members which all start again at other addresses find each other if one has kept its own.
  *
  * Death: when a connection ends, the other process may be gone or just unreachable, and what follows is quicker if it is
- * known to be gone. So it is dialled again at once, and if its machine says that nobody listens there any more, it is.
+ * known to be gone. So its machine is asked at once, and if it says that nobody listens there any more, it is. Whom a
+ * machine says to be gone is dialled again ever more rarely, until it dials itself; and forgotten in the end, unless it
+ * has a part in the store.
  *
  * `npm:ws` on Deno 2.6 corrupts messages of 16 KB and more when the other side reads slowly, as partial vectored writes of
  * its sockets lose their place; without `_writev` there are none.
@@ -22,7 +24,7 @@ import { WebSocket, WebSocketServer } from "ws";
 import type { Clock } from "../core/clock.ts";
 import { MESSAGE_BYTES_MAX } from "../core/limits.ts";
 import { VERSION } from "../core/version.ts";
-import type { TlsOptions } from "../transport/tcp.ts";
+import { hasEnded, splitAddress, type TlsOptions } from "../transport/tcp.ts";
 import { sameToken } from "../transport/token.ts";
 import type { MemberAddresses, MemberBook } from "./chain_book.ts";
 import type { MemberId } from "./chain_config.ts";
@@ -40,6 +42,8 @@ export interface ChainLinksOptions {
   readonly client: string;
   readonly tls: TlsOptions | undefined;
   readonly clock: Clock;
+  /** Whether a member has a part in the store, so that its address is kept though it is gone. */
+  readonly hasPart: (member: MemberId) => boolean;
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
 }
 
@@ -60,6 +64,12 @@ interface Hello {
 }
 
 const REDIAL_MS_MIN = 20, REDIAL_MS_MAX = 500;
+/** As long as the machine says that nobody listens there. */
+const GONE_REDIAL_MS_MAX = 10_000;
+/** How long after a connection has ended its process may do so. */
+const ENDS_MS_MAX = 200;
+/** A member without a part is forgotten when it was gone for so long. */
+const FORGET_MS = 10 * 60_000;
 const PROTOCOL = 2;
 
 interface Outgoing {
@@ -68,6 +78,8 @@ interface Outgoing {
   member: MemberId | undefined;
   incarnation: number;
   waitMs: number;
+  /** Since when nobody listens there. */
+  goneSince: number | undefined;
   cancel: () => void;
 }
 
@@ -146,6 +158,7 @@ export class ChainLinks {
       member: undefined,
       incarnation: 0,
       waitMs: REDIAL_MS_MIN,
+      goneSince: undefined,
       cancel: () => {},
     };
     this.#outgoing.set(address, outgoing);
@@ -201,6 +214,7 @@ export class ChainLinks {
         const hello = JSON.parse(text(data)) as Hello;
         from = hello.member;
         this.learn(hello.book);
+        this.#isBack(from);
         socket.send(this.#hello());
       }) satisfies (data: Uint8Array, binary: boolean) => void,
     );
@@ -235,29 +249,63 @@ export class ChainLinks {
         const hello = JSON.parse(text(data)) as Hello;
         outgoing.member = hello.member;
         outgoing.incarnation = hello.incarnation;
-        outgoing.waitMs = 0; // one that ends is dialled again at once: whether it is dead is worth knowing
+        outgoing.waitMs = REDIAL_MS_MIN;
+        outgoing.goneSince = undefined;
         this.#byMember.set(hello.member, outgoing);
         this.learn(hello.book);
       }) satisfies (data: Uint8Array) => void,
     );
     socket.on("error", (error: unknown) => failure = error);
     socket.on("close", () => {
+      const ended = outgoing.socket !== undefined;
       outgoing.socket = undefined;
-      if (!this.#closed) this.#ended(outgoing, failure);
+      if (this.#closed) return;
+      if (ended) this.#confirm(outgoing);
+      this.#ended(outgoing, failure);
     });
+  }
+
+  /** A connection has ended: has the process? */
+  #confirm({ address, member, incarnation }: Outgoing): void {
+    if (member === undefined) return;
+    const { hostname, port } = splitAddress(address);
+    hasEnded(hostname, port, this.#options.clock, ENDS_MS_MAX).then((dead) => {
+      if (dead && !this.#closed) this.#events.dead(member, incarnation);
+    });
+  }
+
+  /** Somebody who was gone has connected: so it can be connected to. */
+  #isBack(member: MemberId): void {
+    const outgoing = this.#outgoing.get(this.#book[member]?.chain ?? "");
+    if (outgoing?.goneSince === undefined || outgoing.socket !== undefined) return;
+    outgoing.goneSince = undefined;
+    outgoing.waitMs = REDIAL_MS_MIN;
+    outgoing.cancel();
+    this.#connect(outgoing);
   }
 
   #ended(outgoing: Outgoing, failure: unknown): void {
     const { member, incarnation, address } = outgoing;
-    if (member !== undefined && isRefused(failure)) this.#events.dead(member, incarnation);
+    const { clock, hasPart } = this.#options;
+    const gone = isRefused(failure);
+    if (member !== undefined && gone) this.#events.dead(member, incarnation);
     const current = member === undefined ? true : this.#book[member]?.chain === address;
     if (!current && member !== undefined && this.#byMember.get(member) !== outgoing) {
       this.#outgoing.delete(address); // it lives elsewhere now
       return;
     }
+    outgoing.goneSince = gone ? outgoing.goneSince ?? clock.now() : undefined;
+    if (member !== undefined && gone && clock.now() - outgoing.goneSince! > FORGET_MS && !hasPart(member)) {
+      this.#outgoing.delete(address);
+      this.#byMember.delete(member);
+      delete this.#book[member];
+      this.#events.learned(this.#book);
+      return;
+    }
     const { waitMs } = outgoing;
-    outgoing.waitMs = Math.min(Math.max(waitMs * 2, REDIAL_MS_MIN), REDIAL_MS_MAX);
-    outgoing.cancel = this.#options.clock.after(waitMs, () => this.#connect(outgoing));
+    const msMax = gone ? GONE_REDIAL_MS_MAX : REDIAL_MS_MAX;
+    outgoing.waitMs = Math.min(Math.max(waitMs * 2, REDIAL_MS_MIN), msMax);
+    outgoing.cancel = clock.after(waitMs, () => this.#connect(outgoing));
   }
 }
 

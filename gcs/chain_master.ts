@@ -27,6 +27,7 @@
 import {
   acceptorsAfterLeave,
   type ChainConfig,
+  hasPart,
   majorityOf,
   type MemberId,
   nextConfig,
@@ -445,10 +446,6 @@ export class ChainMaster {
   #leaves(id: MemberId): boolean {
     return id === this.#options.member ? this.#leaving === "now" : this.#peers.leaves(id);
   }
-}
-
-function hasPart({ chain, acceptors, joining }: ChainConfig, member: MemberId): boolean {
-  return chain.includes(member) || acceptors.includes(member) || joining === member;
 }
 
 /** The same chain, an epoch later. */

@@ -13,7 +13,7 @@ import { RaydError } from "../core/errors.ts";
 import { taskIdFromHex } from "../core/ids.ts";
 import { listenTcp, splitAddress, type TcpListener } from "../transport/tcp.ts";
 import { type MemberBook, readBook, writeBook } from "./chain_book.ts";
-import type { ChainConfig } from "./chain_config.ts";
+import { type ChainConfig, hasPart } from "./chain_config.ts";
 import { addressOf, ChainLinks } from "./chain_links.ts";
 import {
   ADDON_SYMBOL,
@@ -119,6 +119,10 @@ async function openLinks(
     client: self,
     tls: config.tls,
     clock: systemClock,
+    hasPart: (member) => {
+      const config = server?.member.config;
+      return config === undefined || hasPart(config, member);
+    },
     log: (level, message) => reply({ type: "log", level, message }),
   }, {
     received: (from, data) => server?.member.received(from, data),

@@ -8,7 +8,7 @@
 import { assertEquals } from "@std/assert";
 // @ts-types="../gcs/ws.d.ts"
 import { WebSocket } from "ws";
-import { systemClock } from "../core/clock.ts";
+import { type Clock, systemClock } from "../core/clock.ts";
 import { VERSION } from "../core/version.ts";
 import { ChainLinks, type ChainLinksEvents, type ChainLinksOptions } from "../gcs/chain_links.ts";
 
@@ -43,6 +43,7 @@ class Member {
       client: `${id}:1`,
       tls: undefined,
       clock: systemClock,
+      hasPart: () => true,
       log: () => this.#change(),
       ...options,
     }, events);
@@ -63,6 +64,33 @@ class Member {
       const timer = setTimeout(again.resolve, 20);
       await Promise.race([this.#changed.promise, again.promise]);
       clearTimeout(timer);
+    }
+  }
+}
+
+/** A clock that stands still until it is told to go on; what is due then happens at once. */
+class FakeClock implements Clock {
+  #now = 0;
+  readonly #timers = new Set<{ readonly at: number; readonly callback: () => void }>();
+
+  now(): number {
+    return this.#now;
+  }
+
+  after(ms: number, callback: () => void): () => void {
+    const timer = { at: this.#now + ms, callback };
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  }
+
+  turn(): Promise<void> {
+    return systemClock.turn();
+  }
+
+  pass(ms: number): void {
+    this.#now += ms;
+    for (const timer of [...this.#timers]) {
+      if (timer.at <= this.#now && this.#timers.delete(timer)) timer.callback();
     }
   }
 }
@@ -94,6 +122,31 @@ Deno.test("members that know one of them find all, and are told when a process h
     assertEquals(a.dead.filter((name) => name !== "b/7"), []);
   } finally {
     for (const each of [a, b, c]) each.links.close();
+  }
+});
+
+Deno.test("one who is gone is forgotten when it has no part, and taken up again when it is back", async () => {
+  const clock = new FakeClock();
+  const a = new Member("a", { clock, hasPart: (member) => member === "c" });
+  const [b, c] = [new Member("b"), new Member("c")];
+  for (const each of [a, b, c]) await each.links.listen();
+  const port = Number(addressOf(c).split(":")[1]);
+  for (const each of [b, c]) each.links.dial(addressOf(a));
+  for (const each of [b, c]) {
+    await each.until(() => each.received.length > 0, () => a.links.send(each.id, "x"));
+  }
+  for (const each of [b, c]) each.links.close();
+  try {
+    await a.until(() => !("b" in a.links.book), () => clock.pass(20_000));
+    assertEquals(Object.keys(a.links.book).sort(), ["a", "c"]);
+    const again = new Member("c", { port });
+    await again.links.listen();
+    again.links.dial(addressOf(a));
+    // However long a would wait before it looks again, if it were for its clock alone.
+    await again.until(() => again.received.length > 0, () => a.links.send("c", "x"));
+    again.links.close();
+  } finally {
+    a.links.close();
   }
 });
 

@@ -120,6 +120,41 @@ async function connect(
   return conn;
 }
 
+/**
+ * Whether the process that listened at an address has ended, as its machine says: nobody listens there any more. To be
+ * asked when a connection to it has ended. A process that is killed closes one thing after the other, so for a moment a
+ * connection may still be made to it, which then ends as well.
+ *
+ * @param withinMs How long it may take to end.
+ */
+export async function hasEnded(
+  hostname: string,
+  port: number,
+  clock: Clock,
+  withinMs: number,
+): Promise<boolean> {
+  const late = Promise.withResolvers<"late">();
+  const cancel = clock.after(withinMs, () => late.resolve("late"));
+  try {
+    for (;;) {
+      const connecting = Deno.connect({ hostname, port });
+      const conn = await Promise.race([connecting, late.promise]);
+      if (conn === "late") {
+        connecting.then((conn) => conn.close(), () => {});
+        return false;
+      }
+      const ended = conn.read(new Uint8Array(1)).then((read) => read === null, () => true);
+      const first = await Promise.race([ended, late.promise]);
+      conn.close();
+      if (first !== true) return false; // it waits to be told something, or says something itself
+    }
+  } catch (error) {
+    return error instanceof Deno.errors.ConnectionRefused;
+  } finally {
+    cancel();
+  }
+}
+
 /** The parts of HOST:PORT, where an IPv6 address stands in brackets. @throws {UsageError} If it is none. */
 export function splitAddress(address: string): { readonly hostname: string; readonly port: number } {
   const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(address);
