@@ -50,15 +50,27 @@ export interface ChainMemberEvents {
   failed(shard: number): void;
 }
 
-/** How often members tell each other that they live. */
-const TICK_MS = 100;
-/** Somebody who says nothing for so long counts as gone. */
-const SUSPECT_MS = 1_500;
-const LEASE_MS = 1_000;
-/** How long a member that leaves waits for the others to go on without it. */
-const LEAVE_MS_MAX = 2_000;
-/** How long the founder sees whether others leave as well; and how long for those who do: nodes drain for 30 s. */
-const LINGER = { ms: 2_000, msMax: 35_000 };
+/** How long things take, in milliseconds. */
+export interface Pace {
+  /** How often members tell each other that they live. */
+  readonly tickMs: number;
+  /** Somebody who says nothing for so long counts as gone. */
+  readonly suspectMs: number;
+  readonly leaseMs: number;
+  /** How long a member that leaves waits for the others to go on without it. */
+  readonly leaveMsMax: number;
+  /** How long the founder sees whether others leave as well; and how long for those who do. */
+  readonly linger: { readonly ms: number; readonly msMax: number };
+}
+
+/** The pace of real members. Nodes drain for 30 s. */
+export const PACE: Pace = {
+  tickMs: 100,
+  suspectMs: 1_500,
+  leaseMs: 1_000,
+  leaveMsMax: 2_000,
+  linger: { ms: 2_000, msMax: 35_000 },
+};
 
 /** How a member has left. */
 export interface Departure {
@@ -110,10 +122,10 @@ export class ChainMember {
       durable,
       synced: () => this.#synced(),
       now: clock.now(),
-      suspectMs: SUSPECT_MS,
-      leaseMs: LEASE_MS,
+      suspectMs: PACE.suspectMs,
+      leaseMs: PACE.leaseMs,
       ...(replicas === undefined ? {} : { replicas }),
-      ...(founds ? { linger: LINGER } : {}),
+      ...(founds ? { linger: PACE.linger } : {}),
     });
   }
 
@@ -224,7 +236,7 @@ export class ChainMember {
     if (this.#leaves === undefined) return;
     const now = this.#options.clock.now();
     if (leaving === "now") this.#leavesSince ??= now;
-    if (left || now - (this.#leavesSince ?? now) > LEAVE_MS_MAX) this.#departed.resolve();
+    if (left || now - (this.#leavesSince ?? now) > PACE.leaveMsMax) this.#departed.resolve();
   }
 
   /** Ends it. */
@@ -342,6 +354,6 @@ export class ChainMember {
         });
       }
     } else if (this.#leaves === "now") this.#departed.resolve();
-    this.#cancelTick = this.#options.clock.after(TICK_MS, () => this.#tick());
+    this.#cancelTick = this.#options.clock.after(PACE.tickMs, () => this.#tick());
   }
 }

@@ -11,7 +11,6 @@ import type { Action } from "../linearizable.ts";
 import type { ToStore } from "./member.ts";
 import type { FromStore, World } from "./world.ts";
 
-const RETRY_MS = 60;
 const OUTSTANDING_MAX = 3;
 
 interface Pending {
@@ -225,7 +224,8 @@ export class SimClient {
   #retry(): void {
     if (this.#gone) return;
     const { now } = this.#world.time;
-    const late = ({ sentAt }: Pending) => now - sentAt > RETRY_MS;
+    const { retryMs } = this.#world.plan;
+    const late = ({ sentAt }: Pending) => now - sentAt > retryMs;
     let any = false;
     for (const pending of this.#writes.values()) {
       if (!late(pending)) continue;
@@ -238,6 +238,6 @@ export class SimClient {
       this.#sendRead(pending);
     }
     if (any) this.#send(this.#world.someMember(), { type: "where" });
-    this.#world.time.after(RETRY_MS / 2, () => this.#retry());
+    this.#world.time.after(retryMs / 2, () => this.#retry());
   }
 }

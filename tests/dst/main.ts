@@ -24,6 +24,8 @@ if (args.fault !== undefined) {
   }
   faults.add(args.fault as ChainFault);
 }
+/** How long there is trouble in a long run, in which members are as slow as real ones. */
+const LONG_MS = 5 * 60_000;
 const seed = Number(args.seed ?? 1);
 const started = performance.now();
 const until = args.minutes === undefined ? 0 : started + Number(args.minutes) * 60_000;
@@ -31,7 +33,7 @@ const count = args.minutes === undefined ? Number(args.seeds ?? 1) : Infinity;
 const sum = { runs: 0, virtualMs: 0, events: 0, committed: 0, epochs: 0, crashes: 0, leaves: 0 };
 for (let i = 0; i < count && (until === 0 || performance.now() < until); i++) {
   try {
-    const outcome = new World(seed + i, faults, until === 0 ? undefined : 30_000).run();
+    const outcome = new World(seed + i, faults, until === 0 ? undefined : LONG_MS).run();
     sum.runs++;
     for (const key of ["virtualMs", "events", "committed", "epochs", "crashes", "leaves"] as const) {
       sum[key] += outcome[key];

@@ -17,12 +17,6 @@ import type { TaskId } from "../../core/ids.ts";
 import { DiskFull, SimDisk } from "./disk.ts";
 import type { FromStore, World } from "./world.ts";
 
-/** How often a member ticks, in its own milliseconds. */
-export const TICK_MS = 25;
-const SUSPECT_MS = 110, LEASE_MS = 90;
-/** How long the one that is to be the last waits for others to leave, and how long a member tries to. */
-const LINGER_MS = 150, LINGER_MS_MAX = 1_000, LEAVE_MS_MAX = 400;
-
 type Envelope = MemberMessage | ReplicaMessage;
 
 /** One member. */
@@ -101,9 +95,9 @@ export class SimMember {
       durable: true,
       synced: () => this.#replica?.syncedEpoch ?? 0,
       now: this.#clock(),
-      suspectMs: SUSPECT_MS,
-      leaseMs: LEASE_MS,
-      ...(this.id === plan.members[0] ? { linger: { ms: LINGER_MS, msMax: LINGER_MS_MAX } } : {}),
+      suspectMs: plan.pace.suspectMs,
+      leaseMs: plan.pace.leaseMs,
+      ...(this.id === plan.members[0] ? { linger: plan.pace.linger } : {}),
       faults,
     });
     if (first.length > 0) {
@@ -124,9 +118,9 @@ export class SimMember {
         this.#masterStep({ type: "tick" });
         this.#replicaStep({ type: "tick" });
       });
-      this.#world.time.after(TICK_MS / this.#rate, tick);
+      this.#world.time.after(plan.pace.tickMs / this.#rate, tick);
     };
-    this.#world.time.after(this.#world.below(TICK_MS), tick);
+    this.#world.time.after(this.#world.below(plan.pace.tickMs), tick);
   }
 
   /** Ends its process at this instant. */
@@ -157,12 +151,13 @@ export class SimMember {
       this.#masterStep({ type: "leave", when });
     });
     if (when === "soon") return;
+    const { leaveMsMax } = this.#world.plan.pace;
     const late = () => {
       if (!this.running || run !== this.#incarnation) return;
-      if (this.#master!.leaving === "now") this.#world.couldNotLeave(this);
-      else this.#world.time.after(LEAVE_MS_MAX, late);
+      if (this.#master!.leaving === "now") this.#world.couldNotLeave(this, left);
+      else this.#world.time.after(leaveMsMax, late);
     };
-    this.#world.time.after(LEAVE_MS_MAX, late);
+    this.#world.time.after(leaveMsMax, late);
   }
 
   /** Its disks take no more, or do again. */

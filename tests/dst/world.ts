@@ -12,6 +12,7 @@ import { random } from "../../bench/simulate/random.ts";
 import type { TaskId } from "../../core/ids.ts";
 import type { ChainConfig, MemberId } from "../../gcs/chain_config.ts";
 import { type ChainFault, NO_FAULTS } from "../../gcs/chain_faults.ts";
+import { PACE, type Pace } from "../../gcs/chain_member.ts";
 import type { MemberMessage, ReplicaMessage } from "../../gcs/chain_messages.ts";
 import type { GcsResult } from "../../gcs/shard.ts";
 import { Checks } from "./checks.ts";
@@ -31,6 +32,13 @@ export interface Plan {
   readonly replicas: number;
   readonly clients: number;
   readonly operations: number;
+  /** Whether another comes for each that goes. */
+  readonly others: boolean;
+  /** By how much longer what befalls members lasts: 1, or 10 as members are as slow as real ones. */
+  readonly slowness: number;
+  readonly pace: Pace;
+  /** After how long a client asks again. */
+  readonly retryMs: number;
   /** How long there is trouble. */
   readonly troubleMs: number;
   /** How often something happens to somebody. */
@@ -68,6 +76,18 @@ export interface Outcome {
 
 /** Who is not healed and done after so long, or so much that happens, never will be. */
 const HEALED_MS_MAX = 20_000, HEALED_EVENTS_MAX = 100_000;
+
+/** What a client does in a run whose length is given. */
+const LONG_OPERATIONS = 400;
+
+/** Members of short runs are in a hurry, so that much happens in little time. */
+const HASTE: Pace = {
+  tickMs: 25,
+  suspectMs: 110,
+  leaseMs: 90,
+  leaveMsMax: 400,
+  linger: { ms: 150, msMax: 1_000 },
+};
 
 /** How long nothing changes before all are told to leave, within what time, and how long those who lack the last of it are watched. */
 const QUIET_MS = 200, STOPPING_MS = 120, ALONE_MS = 500;
@@ -107,9 +127,7 @@ export class World {
       ? this.plan.members.slice(0, 1)
       : this.plan.members.slice(0, this.plan.replicas);
     for (const member of this.members) member.start(chain.includes(member.id) ? chain : []);
-    for (let i = 0; i < this.plan.clients; i++) {
-      this.clients.push(new SimClient(`client-${i}`.padEnd(16) as TaskId, this, this.plan.operations));
-    }
+    for (let i = 0; i < this.plan.clients; i++) this.#comes();
     this.#trouble();
     this.time.after(this.plan.troubleMs, () => this.#heal());
   }
@@ -141,7 +159,7 @@ export class World {
   #until(since: string, holds: () => boolean): void {
     const began = this.time.now;
     for (let step = 1; step % 64 !== 0 || !holds(); step++) {
-      const late = this.time.now - began > HEALED_MS_MAX || step > HEALED_EVENTS_MAX;
+      const late = this.time.now - began > HEALED_MS_MAX * this.plan.slowness || step > HEALED_EVENTS_MAX;
       if (!late && (this.time.step() || holds())) continue;
       const ms = (this.time.now - began).toFixed();
       throw new Error(`not done ${ms} ms and ${step} events after ${since}: ${this.#where()}`);
@@ -154,7 +172,11 @@ export class World {
    */
   #stopAndStart(): void {
     // Somebody may still have been on the way out.
-    for (let since = this.time.now, epoch = 0; this.time.now < since + QUIET_MS; this.time.step()) {
+    for (
+      let since = this.time.now, epoch = 0;
+      this.time.now < since + QUIET_MS * this.plan.slowness;
+      this.time.step()
+    ) {
       if (epoch === this.#config()!.epoch && this.#settled()) continue;
       epoch = this.#config()!.epoch;
       since = this.time.now;
@@ -168,7 +190,7 @@ export class World {
         if (chain.length === 1 && chain[0] === member.id) lasts.push(member);
         this.#end(member);
       };
-      this.time.after(this.below(STOPPING_MS), () => member.leave("now", left));
+      this.time.after(this.#time(STOPPING_MS), () => member.leave("now", left));
     }
     this.#until("all were told to leave", () => this.members.every(({ running }) => !running));
     const [founder] = this.plan.members;
@@ -180,7 +202,7 @@ export class World {
       `${last.id} was the last to leave, not the founder`,
     );
     if (this.chance() < 0.5) {
-      const until = this.time.now + ALONE_MS;
+      const until = this.time.now + ALONE_MS * this.plan.slowness;
       for (const member of others) member.start();
       for (let at = 0; at < until; at = this.time.now) {
         for (const { id, readable } of others) assert(!readable, `${id} has old data, and answers reads`);
@@ -201,6 +223,11 @@ export class World {
     return Math.floor(this.chance() * n);
   }
 
+  /** How long something lasts that befalls a member: below `n` milliseconds, and `least` more. */
+  #time(n: number, least = 0): number {
+    return (least + this.below(n)) * this.plan.slowness;
+  }
+
   someMember(): MemberId {
     return this.plan.members[this.below(this.plan.members.length)]!;
   }
@@ -209,7 +236,7 @@ export class World {
   send(from: MemberId, to: MemberId, message: MemberMessage | ReplicaMessage): void {
     const deliver = () => this.members.find(({ id }) => id === to)?.receive(from, message);
     const slow = this.plan.tailLate && !this.#healed && TAIL_LATE.has(message.type) && to === this.#tail;
-    if (slow && this.chance() < 0.7) this.time.after(this.below(80), () => this.#carry(from, to, deliver));
+    if (slow && this.chance() < 0.7) this.time.after(this.#time(80), () => this.#carry(from, to, deliver));
     else this.#carry(from, to, deliver);
   }
 
@@ -241,8 +268,8 @@ export class World {
     if (config.joining !== undefined) this.#tail = config.chain.at(-1);
     if (this.#healed || config.joining === undefined || this.chance() < 0.6) return;
     const tail = config.chain.at(-1)!;
-    const forMs = 40 + this.below(120);
-    this.time.after(this.below(50), () => {
+    const forMs = this.#time(120, 40);
+    this.time.after(this.#time(50), () => {
       for (const { id } of this.members) {
         if (id === tail || this.#healed) continue;
         this.#cut.add(`${id}>${tail}`);
@@ -256,18 +283,19 @@ export class World {
     if (!member.running) return;
     this.#crashes++;
     this.#end(member);
-    const awayMs = this.chance() < 0.5 ? this.below(60) : this.below(600);
+    const awayMs = this.chance() < 0.5 ? this.#time(60) : this.#time(600);
     this.time.after(awayMs, () => {
       if (!member.running && !this.#stopped) member.start();
     });
   }
 
   /** A member that leaves has waited for long enough. If all leave, all can but tell the last one. */
-  couldNotLeave(member: SimMember): void {
+  couldNotLeave(member: SimMember, left: () => void): void {
     if (!this.#stopped) return this.crash(member);
     const { chain, acceptors, joining } = member.master!.config!;
-    const hasPart = [...chain, ...acceptors, joining].includes(member.id);
-    assert(!hasPart, `${member.id} could not leave: ${this.#where()}`);
+    const all = [...chain, ...acceptors, joining].filter((id) => id !== undefined);
+    if (all.every((id) => id === member.id)) return left(); // whom it waits for have ended, and it has not seen that yet
+    assert(!all.includes(member.id), `${member.id} could not leave: ${this.#where()}`);
     this.#end(member);
   }
 
@@ -286,7 +314,7 @@ export class World {
     const left = () => {
       this.#leaves++;
       this.#end(member);
-      this.time.after(this.below(600), () => {
+      this.time.after(this.#time(600), () => {
         if (!member.running && !this.#stopped) member.start();
       });
     };
@@ -296,18 +324,22 @@ export class World {
     };
     if (this.chance() < 0.5) return now();
     member.leave("soon", left);
-    this.time.after(this.below(200), now);
+    this.time.after(this.#time(200), now);
   }
 
   #draw(troubleMs: number | undefined): Plan {
     const { chance } = this;
     const replicas = chance() < 0.8 ? 3 : chance() < 0.5 ? 2 : 1;
     const members = replicas + this.below(2) + (replicas === 1 ? 1 : 0);
-    return {
+    const plan: Plan = {
       members: Array.from({ length: members }, (_, i) => `n${i}`),
       replicas,
       clients: 2 + this.below(2),
       operations: 30 + this.below(40),
+      others: false,
+      slowness: 1,
+      pace: HASTE,
+      retryMs: 60,
       troubleMs: troubleMs ?? 600 + this.below(1400),
       everyMs: 20 + this.below(80),
       loss: chance() < 0.5 ? 0 : chance() * 0.1,
@@ -321,6 +353,18 @@ export class World {
       astray: chance() < 0.5 ? 0.1 : 0.6,
       thinkMs: 1 + this.below(30),
     };
+    if (troubleMs === undefined) return plan;
+    return {
+      ...plan,
+      slowness: 10,
+      pace: PACE,
+      everyMs: plan.everyMs * 10,
+      retryMs: 200,
+      operations: LONG_OPERATIONS,
+      others: true,
+      // Somebody should want something all the while: three things at once, after half of that time on average.
+      thinkMs: Math.ceil(6 * troubleMs / LONG_OPERATIONS),
+    };
   }
 
   /** What happens to members and links while there is trouble. */
@@ -330,10 +374,10 @@ export class World {
       const member = this.members[this.below(this.members.length)]!;
       const kind = this.chance();
       if (kind < 0.3) this.crash(member);
-      else if (kind < 0.45) member.pause(this.below(300));
+      else if (kind < 0.45) member.pause(this.#time(300));
       else if (kind < 0.55) {
         member.fill(true);
-        this.time.after(this.below(100), () => member.fill(false));
+        this.time.after(this.#time(100), () => member.fill(false));
       } else if (kind < 0.8) this.#cutSome(member);
       else if (kind < 0.85) this.#cut.clear();
       else if (kind < 0.95) this.#leave(member);
@@ -354,13 +398,19 @@ export class World {
         )
       ) {
         this.#cut.add(link);
-        this.time.after(this.below(400), () => this.#cut.delete(link));
+        this.time.after(this.#time(400), () => this.#cut.delete(link));
       }
     }
   }
 
+  #comes(): void {
+    const id = `client-${this.clients.length}`.padEnd(16) as TaskId;
+    this.clients.push(new SimClient(id, this, this.plan.operations));
+  }
+
   #loseClient(): void {
     const client = this.clients[this.below(this.clients.length)]!;
+    if (this.plan.others && !client.gone) this.#comes();
     client.leave();
     const config = this.#config();
     if (config !== undefined) this.ask(client, config.chain[0]!, { type: "gone", client: client.id });
