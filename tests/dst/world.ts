@@ -293,9 +293,12 @@ export class World {
   couldNotLeave(member: SimMember, left: () => void): void {
     if (!this.#stopped) return this.crash(member);
     const { chain, acceptors, joining } = member.master!.config!;
-    const all = [...chain, ...acceptors, joining].filter((id) => id !== undefined);
-    if (all.every((id) => id === member.id)) return left(); // whom it waits for have ended, and it has not seen that yet
-    assert(!all.includes(member.id), `${member.id} could not leave: ${this.#where()}`);
+    // It is the last one; whom it waits for have ended, and it has not seen that yet.
+    if ([...chain, ...acceptors].every((id) => id === member.id)) return left();
+    assert(
+      ![...chain, ...acceptors, joining].includes(member.id),
+      `${member.id} could not leave: ${this.#where()}`,
+    );
     this.#end(member);
   }
 
