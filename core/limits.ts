@@ -49,6 +49,13 @@ export const STREAM_WINDOW_ITEMS = 32;
 /** How often a task is run again after its worker died, unless its options say otherwise. */
 export const RETRIES_DEFAULT = 3;
 
+/** A key of the key-value table, in UTF-8; and its value, packed. */
+export const KEY_BYTES_MAX = 512;
+export const KEY_VALUE_BYTES_MAX = 1024 * 1024;
+
+/** Watches of the key-value table that one program, or one isolate, may have open. */
+export const KEY_WATCHES_MAX = 1000;
+
 /** Calls that may be sent ahead to one actor. */
 export const ACTOR_WINDOW_CALLS = 256;
 

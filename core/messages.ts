@@ -19,7 +19,7 @@ import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const PROTOCOL_VERSION = 4;
+export const PROTOCOL_VERSION = 5;
 
 /** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
 export type Outcome =
@@ -170,6 +170,8 @@ export type ToNode =
   | { readonly type: "ask"; readonly request: number; readonly topic: Topic }
   /** Of a program: about a placement group, and answered (`core/groups.ts`). */
   | { readonly type: "group"; readonly request: number; readonly body: Uint8Array }
+  /** About the key-value table, and answered unless it is the end of a watch (`core/key_value.ts`). */
+  | { readonly type: "keyValue"; readonly request: number; readonly body: Uint8Array }
   /** Of a peer: about bundles of placement groups (`core/groups.ts`). */
   | { readonly type: "bundles"; readonly body: Uint8Array }
   | {

@@ -23,6 +23,7 @@ import { isolateProcesses } from "./hosts.ts";
 import { actorOf, actorRegistry, ACTORS, readPlace } from "./actor_registry.ts";
 import { ActorMover } from "./actor_mover.ts";
 import { JOBS, Jobs } from "./jobs.ts";
+import { clusterTable } from "./key_value.ts";
 import { Leases } from "./leases.ts";
 import { nodeLog } from "./log.ts";
 import { watchMemory } from "./memory.ts";
@@ -224,6 +225,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       jobStarted: (job, pid) => jobs.started(hex(job), pid, Math.round(wallClock())),
       jobEnded: (job) => jobs.ended(hex(job)),
       registry,
+      keyValues: clusterTable(gcs),
       ...groupRecords(gcs, leases, (error) => log("warn", `Cannot remove a group: ${error.message}`)),
       peerLost: (id) => {
         const other = others.get(hex(id));

@@ -26,6 +26,7 @@ import { ObjectDirectory } from "./directory.ts";
 import { Executions } from "./executions.ts";
 import { Groups } from "./groups.ts";
 import { Isolates } from "./isolates.ts";
+import { KeyValues, type KeyValueTable, localTable } from "./key_value.ts";
 import type { LineageTable } from "./lineage_log.ts";
 import { Objects } from "./objects.ts";
 import type { Client, IsolateFactory } from "./peers.ts";
@@ -76,6 +77,8 @@ export interface Abroad {
   readGroup(id: string): Promise<string | undefined>;
   /** Has a placement group removed that another node coordinates. */
   removeGroup(id: string): void;
+  /** What programs keep in the control store. */
+  readonly keyValues: KeyValueTable;
   /** The connection to a node has ended. */
   peerLost(node: TaskId): void;
   /** What the node offers has changed. */
@@ -106,6 +109,7 @@ export class NodeParts {
   readonly rebuilder: Rebuilder;
   readonly isolates: Isolates;
   readonly groups: Groups;
+  readonly keyValues: KeyValues;
   readonly actors: ActorServer;
   /** Takes up actors of nodes that are gone; absent of a node that is alone. */
   readonly restorer: ActorRestorer | undefined;
@@ -141,6 +145,7 @@ export class NodeParts {
     this.rebuilder = new Rebuilder(this);
     this.isolates = new Isolates(this);
     this.groups = new Groups(this);
+    this.keyValues = new KeyValues(this, options.abroad?.keyValues ?? localTable());
     this.cluster = options.abroad === undefined ? undefined : new Cluster(clusterServices(this));
     this.actors = new ActorServer(actorServices(this));
     this.restorer = options.abroad === undefined ? undefined : new ActorRestorer(this, options.abroad);

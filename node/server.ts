@@ -520,6 +520,8 @@ export class NodeServer {
         return;
       case "group":
         return this.#node.groups.asked(client, message.request, message.body);
+      case "keyValue":
+        return this.#node.keyValues.asked(client, message.request, message.body);
       case "bundles":
         if (client.role !== "peer") throw new ProtocolError("Cannot speak of bundles: only a node can");
         return this.#node.groups.said(client, message.body);
@@ -689,6 +691,7 @@ export class NodeServer {
 
   #clientClosed(client: Client, error: RaydError | undefined): void {
     this.#node.clients.delete(client.id);
+    this.#node.keyValues.clientGone(client.id);
     client.cancelGreeting();
     if (this.#node.closed) return;
     if (error !== undefined && client.role !== "isolate") {

@@ -23,6 +23,12 @@ import {
   StoreFullError,
   UsageError,
 } from "../core/errors.ts";
+import {
+  type KeyValueAnswer,
+  type KeyValueRequest,
+  readKeyValueAnswer,
+  writeKeyValueRequest,
+} from "../core/key_value.ts";
 import { type GroupAnswer, type GroupRequest, readGroupAnswer, writeGroupMessage } from "../core/groups.ts";
 import {
   argumentsId,
@@ -530,6 +536,27 @@ export class Client {
     return body === undefined ? undefined : readGroupAnswer(body);
   }
 
+  /** Asks the node about the key-value table. */
+  async askKeyValues(message: KeyValueRequest): Promise<Exclude<KeyValueAnswer, { kind: "failed" }>> {
+    this.#check();
+    await this.ready;
+    const request = this.tellKeyValues(message);
+    const answering = this.#answer(request);
+    const body = await (message.kind === "changes" ? this.#blocking(answering) : answering);
+    this.#check();
+    const answer = readKeyValueAnswer(body);
+    if (answer.kind === "failed") throw errorFromRecord(this.readError(answer.error));
+    return answer;
+  }
+
+  /** Tells the node something about it that is not answered. @returns The request's number. */
+  tellKeyValues(message: KeyValueRequest): number {
+    const request = this.#nextQuestion++;
+    this.send({ type: "keyValue", request, body: writeKeyValueRequest(message) });
+    this.flush();
+    return request;
+  }
+
   /** The task that is being done: what a program, or a task, asks for belongs to it. */
   get task(): TaskId {
     return this.#options.scope().task;
@@ -599,6 +626,11 @@ export class Client {
   #register(entry: Entry, outcome: Outcome): void {
     entry.registered = true;
     this.send({ type: "put", object: entry.id, outcome });
+  }
+
+  /** A value as bytes, and the objects that it holds Refs of. */
+  packValue(value: unknown): { packet: Packet; contains: readonly ObjectId[] } {
+    return this.#pack(value, "value");
   }
 
   #pack(value: unknown, root: string): { packet: Packet; contains: ObjectId[] } {

@@ -73,6 +73,7 @@ export {
   placementGroup,
   type PlacementGroupOptions,
 } from "./placement_group.ts";
+export * as kv from "./key_value.ts";
 export { Queue, type QueueOptions } from "./queue.ts";
 export { type AcquireOptions, Lock, type Permit, Semaphore } from "./semaphore.ts";
 export type { ToolOptions, WaitingOptions } from "./tool.ts";

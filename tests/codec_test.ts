@@ -166,6 +166,7 @@ const TO_NODE: Kinds<ToNode> = {
     handle: u32,
     calls: fc.array(fc.record({ actor: task, call: task }), { maxLength: 4 }),
   }),
+  keyValue: fc.record({ request: u32, body: bytes }),
   group: fc.record({ request: u32, body: bytes }),
   bundles: fc.record({ body: bytes }),
   put: fc.record({ object, outcome }),

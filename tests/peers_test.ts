@@ -65,6 +65,7 @@ function silentNode(): { node: NodeServer; fail: () => void } & Disposable {
         jobRuns: never,
       },
       peerLost: () => {},
+      keyValues: { get: never, put: never, delete: never, list: never, watch: never },
       recordGroup: () => Promise.resolve(),
       readGroup: never,
       removeGroup: () => {},

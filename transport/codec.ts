@@ -77,6 +77,7 @@ const KIND = {
   forget: 46,
   bequeath: 47,
   turnedAway: 48,
+  keyValue: 49,
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = [
@@ -270,6 +271,7 @@ function fields(to: ByteWriter, m: Message): void {
       to.u32(m.request);
       return to.u8(TOPICS.indexOf(m.topic));
     case "group":
+    case "keyValue":
       to.u32(m.request);
       return to.blob(m.body);
     case "bundles":
@@ -494,6 +496,8 @@ function toNode(from: ByteReader, kind: number): ToNode {
       return { type: "ask", request: from.u32(), topic: choice(TOPICS, from.u8(), "topic") };
     case KIND.group:
       return { type: "group", request: from.u32(), body: from.blob() };
+    case KIND.keyValue:
+      return { type: "keyValue", request: from.u32(), body: from.blob() };
     case KIND.bundles:
       return { type: "bundles", body: from.blob() };
     case KIND.log:
