@@ -10,6 +10,7 @@ import { hostCommand, machineId, storeMemoryOf } from "../runtime/machine.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import type { DaemonOptions } from "./daemon_options.ts";
+import type { Damage } from "./damaged_store.ts";
 import type { ControlStore } from "./control_store.ts";
 import { complain } from "./output.ts";
 
@@ -19,7 +20,7 @@ export const HEAD_PORT = 6380;
 /** Starts the process's node. @param stores Where the control store is said to be. @param patienceMs How long it may be without a majority. */
 export async function startNode(
   role: "head" | "worker",
-  options: DaemonOptions,
+  options: DaemonOptions & { readonly damage?: Damage | undefined },
   token: string,
   stores: DaemonConfig["stores"],
   patienceMs?: number,
@@ -45,6 +46,7 @@ export async function startNode(
     isolatesWarm: Math.min(cpus, Math.max(navigator.hardwareConcurrency, 8)),
     isolatesMax: cpus + EXTRA_ISOLATES,
     logLevel: options.logLevel,
+    found: options.damage?.message,
     tls: options.tls,
     machine: machineId(),
     startedAt: Date.now(),

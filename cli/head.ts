@@ -53,7 +53,10 @@ ${DAEMON_HELP}`,
         addon: lmdbAddon(),
       }, nodeLog(options.logLevel));
       const start = () =>
-        startNode("head", { ...options, host: hostname }, token, [{ hostname, port: gcs.port }]);
+        startNode("head", { ...options, host: hostname, damage: opened.damage }, token, [{
+          hostname,
+          port: gcs.port,
+        }]);
       const daemon = opened.chain === undefined ? await start() : await withMajority(gcs, directory, start);
       const address = addressOf(hostname, gcs.port);
       announceReady(

@@ -8,11 +8,12 @@
  * @module
  */
 
-import { UsageError } from "../core/errors.ts";
+import { DamagedStoreError, UsageError } from "../core/errors.ts";
 import { FOUNDER } from "../gcs/chain_config.ts";
 import { readBook } from "../gcs/chain_book.ts";
 import type { GcsConfig } from "../gcs/config.ts";
 import { splitAddress } from "../transport/tcp.ts";
+import { type Damage, putDamageAside } from "./damaged_store.ts";
 import { randomHex } from "./daemon.ts";
 import { CommandLineError } from "./output.ts";
 
@@ -24,6 +25,8 @@ interface Contents {
   readonly replicas?: number;
   /** Of a worker's replica: 32 hexadecimal digits. */
   readonly member?: string;
+  /** Of a head that lost what it had, and copies from others: who it is instead of the founder. */
+  readonly successor?: string;
   /** The number of the member's last run. */
   readonly incarnation?: number;
 }
@@ -32,6 +35,8 @@ interface Contents {
 export interface StoreOf extends Pick<GcsConfig, "directory" | "cluster" | "shards" | "chain"> {
   /** The address that it had when it last ran. */
   readonly hostname?: string;
+  /** What was damaged there and put aside, if anything was. */
+  readonly damage?: Damage;
 }
 
 /**
@@ -54,14 +59,19 @@ export function takeDirectory(directory: string): Disposable {
   }
 }
 
-/** The head's directory, with a new store if there is none. @throws {UsageError} If what is asked for is not what lies there. */
+/**
+ * The head's directory, with a new store if there is none.
+ *
+ * @throws {UsageError} If what is asked for is not what lies there.
+ * @throws {DamagedStoreError} If that is damaged, and others do not have it.
+ */
 export function openHeadDirectory(
   directory: string,
   shards: string | undefined,
   replicas: string | undefined,
 ): StoreOf {
   const wanted = wholeNumber("--shards", shards ?? String(SHARDS_DEFAULT), SHARDS_MAX);
-  const found = read(directory) ?? write(directory, { cluster: randomHex(16), shards: wanted });
+  let found = read(directory) ?? write(directory, { cluster: randomHex(16), shards: wanted });
   if (found.member !== undefined) {
     throw new UsageError(
       `Cannot start a head on ${directory}: it has a worker's replica. Start that with rayd worker --dir ${directory}, ` +
@@ -83,33 +93,57 @@ export function openHeadDirectory(
     );
   }
   const { cluster } = found;
+  const damage = putDamageAside(directory, found.shards, found.successor ?? FOUNDER, () => {
+    // Ids decide who goes first when those who leave are of no other difference: a head does.
+    found = write(directory, { ...found, successor: "0".repeat(16) + randomHex(8) });
+  });
   if (count === 1) return { directory, cluster, shards: found.shards, chain: undefined };
   const incarnation = incarnationAfter(found);
   write(directory, { ...found, replicas: count, incarnation });
-  const chain = { member: FOUNDER, incarnation, replicas: count, founds: true, durable: true, seeds: [] };
-  return { directory, cluster, shards: found.shards, chain };
+  const chain = {
+    member: found.successor ?? FOUNDER,
+    incarnation,
+    replicas: count,
+    founds: found.successor === undefined,
+    lingers: true,
+    durable: true,
+    seeds: [],
+  };
+  return { directory, cluster, shards: found.shards, chain, ...(damage === undefined ? {} : { damage }) };
 }
 
-/** A worker's replica, if one lies in the directory already. @throws {UsageError} If something else does. */
+/**
+ * A worker's replica, if one lies in the directory already.
+ *
+ * @throws {UsageError} If something else does.
+ * @throws {DamagedStoreError} If it is damaged, and others do not have it.
+ */
 export function openReplicaDirectory(directory: string): StoreOf | undefined {
-  const found = read(directory);
+  let found = read(directory);
   if (found === undefined) return undefined;
-  const { cluster, shards, member } = found;
-  if (member === undefined) {
+  const { cluster, shards } = found;
+  const former = found.member;
+  if (former === undefined) {
     throw new UsageError(
       `Cannot start a worker on ${directory}: a head's control store lies there. Start that with rayd head --dir ` +
         `${directory}, or give another --dir`,
     );
   }
+  let member = former;
+  const damage = putDamageAside(directory, shards, former, () => {
+    member = randomHex(16);
+    found = write(directory, { ...found!, member });
+  });
   const incarnation = incarnationAfter(found);
   write(directory, { ...found, incarnation });
-  const before = readBook(directory)[member];
+  const before = readBook(directory)[former];
   return {
     directory,
     cluster,
     shards,
     chain: { ...REPLICA, member, incarnation },
     ...(before === undefined ? {} : { hostname: splitAddress(before.client).hostname }),
+    ...(damage === undefined ? {} : { damage }),
   };
 }
 
@@ -127,7 +161,7 @@ export function makeReplicaDirectory(
   return { directory, cluster, shards, chain: { ...REPLICA, member, incarnation, durable, seeds } };
 }
 
-const REPLICA = { replicas: undefined, founds: false, durable: true, seeds: [] };
+const REPLICA = { replicas: undefined, founds: false, lingers: false, durable: true, seeds: [] };
 
 /** A directory for a replica that goes with its process. */
 export function temporaryReplicaDirectory(parent: string): string {
@@ -176,6 +210,14 @@ function read(directory: string): Contents | undefined {
   try {
     return JSON.parse(Deno.readTextFileSync(fileIn(directory))) as Contents;
   } catch (error) {
+    if (error instanceof SyntaxError) {
+      throw new DamagedStoreError(
+        `Cannot read ${
+          fileIn(directory)
+        }, which says whose control store lies there: ${error.message}. Put a copy of ` +
+          `${directory} back that was made before, or give another --dir`,
+      );
+    }
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     return undefined;
   }

@@ -161,7 +161,7 @@ async function goOn(found: StoreOf, options: DaemonOptions, token: string, head:
   const daemon = await withMajority(
     replica.store,
     found.directory,
-    () => startNode("worker", options, token, [head, own]),
+    () => startNode("worker", { ...options, damage: found.damage }, token, [head, own]),
   );
   return { daemon, replica };
 }

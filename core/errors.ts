@@ -38,6 +38,7 @@ export type ErrorCode =
   | "USAGE"
   | "DISCONNECTED"
   | "NO_MAJORITY"
+  | "STORE_DAMAGED"
   | "PROTOCOL"
   | "STORE";
 
@@ -349,6 +350,14 @@ export class NoMajorityError extends RaydError {
   }
 }
 
+/** What lies on disk of the control store is not what was written there, and nobody else has it. */
+export class DamagedStoreError extends RaydError {
+  /** Makes the error. @param message Which part of it, what is lost, and what to do. */
+  constructor(message: string) {
+    super("STORE_DAMAGED", message);
+  }
+}
+
 /** A peer sent something that is not of the protocol; its connection ends. */
 export class ProtocolError extends RaydError {
   /** Makes the error. @param message What was received and what was expected. */
@@ -476,6 +485,8 @@ export function errorFromRecord(record: ErrorRecord): RaydError {
       return new DisconnectedError(message);
     case "NO_MAJORITY":
       return new NoMajorityError(message);
+    case "STORE_DAMAGED":
+      return new DamagedStoreError(message);
     case "PROTOCOL":
       return new ProtocolError(message);
     case "STORE":

@@ -20,12 +20,12 @@ export interface MemberAddresses {
 /** All members that are known of. */
 export type MemberBook = Readonly<Record<MemberId, MemberAddresses>>;
 
-/** What lies in a directory; empty if there is nothing. */
+/** What lies in a directory; empty if there is nothing, or nothing that can be read: it is learned anew from others. */
 export function readBook(directory: string): MemberBook {
   try {
     return JSON.parse(Deno.readTextFileSync(`${directory}/${BOOK}`)) as MemberBook;
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (!(error instanceof Deno.errors.NotFound || error instanceof SyntaxError)) throw error;
     return {};
   }
 }

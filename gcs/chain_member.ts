@@ -35,6 +35,8 @@ export interface ChainMemberOptions {
   readonly replicas: number | undefined;
   /** Whether storages without a configuration are a new store, of which this member is all. */
   readonly founds: boolean;
+  /** Whether it is to be the last one of those who leave at about the same time. */
+  readonly lingers: boolean;
   /** Whether its storages outlast the process. */
   readonly durable: boolean;
   /** Sends to a member, or loses it. */
@@ -112,7 +114,7 @@ export class ChainMember {
   }
 
   #makeMaster(): ChainMaster {
-    const { member, storages, clock, replicas, founds, durable } = this.#options;
+    const { member, storages, clock, replicas, lingers, durable } = this.#options;
     return new ChainMaster({
       member,
       incarnation: this.#incarnation,
@@ -125,7 +127,7 @@ export class ChainMember {
       suspectMs: PACE.suspectMs,
       leaseMs: PACE.leaseMs,
       ...(replicas === undefined ? {} : { replicas }),
-      ...(founds ? { linger: PACE.linger } : {}),
+      ...(lingers ? { linger: PACE.linger } : {}),
     });
   }
 

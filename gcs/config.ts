@@ -39,6 +39,8 @@ export interface GcsChainConfig {
   readonly replicas: number | undefined;
   /** Whether an empty directory is a new store. */
   readonly founds: boolean;
+  /** Whether it is the head's directory, which is known: of those that leave at about the same time, it is the last. */
+  readonly lingers: boolean;
   /** Whether the directory outlasts the process. */
   readonly durable: boolean;
   /** Members to begin with: HOST:PORT. */

@@ -23,16 +23,18 @@ import {
   type GcsQuorum,
   type GcsReply,
 } from "./config.ts";
+import { writeKnownConfig } from "./known_config.ts";
 import type { StoreMap } from "./protocol.ts";
 import { UNKNOWN } from "./quorum.ts";
 import { type ChainOptions, GcsServer } from "./server.ts";
+import { shardDirectory } from "./store_check.ts";
 
 async function main(config: GcsConfig): Promise<void> {
   Object.assign(globalThis, { [Symbol.for(ADDON_SYMBOL)]: config.addon });
   const { LmdbStorage } = await import("./lmdb_storage.ts");
   const storages = Array.from(
     { length: config.shards },
-    (_, i) => new LmdbStorage(`${config.directory}/shard-${i}`),
+    (_, i) => new LmdbStorage(shardDirectory(config.directory, i)),
   );
   const book = config.chain === undefined ? {} : readBook(config.directory);
   const listener = listen(config, portOf(book[config.chain?.member ?? ""]?.client));
@@ -46,6 +48,7 @@ async function main(config: GcsConfig): Promise<void> {
     storages,
     clock: systemClock,
     log: (level, message) => reply({ type: "log", level, message }),
+    configured: (known) => keepConfig(config.directory, known),
   });
   members?.begin(server);
   const end = async () => {
@@ -77,6 +80,19 @@ async function main(config: GcsConfig): Promise<void> {
   });
   reply({ type: "ready", port: listener.port });
   await listener.serve((stream) => server.accept(stream));
+}
+
+/** Notes a configuration where it can be read though shards cannot. */
+function keepConfig(directory: string, config: ChainConfig): void {
+  try {
+    writeKnownConfig(directory, config);
+  } catch (error) {
+    reply({
+      type: "log",
+      level: "warn",
+      message: `Cannot note a configuration: ${(error as Error).message}`,
+    });
+  }
 }
 
 /** Listens for clients. @param last The port to take, if any will do and that one is free. */

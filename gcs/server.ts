@@ -27,8 +27,11 @@ import type { GcsChange, GcsOp } from "./shard.ts";
 export type { TransactionalStorage };
 
 /** What a server is told that has other members beside it. */
-export interface ChainOptions
-  extends Pick<ChainMemberOptions, "member" | "incarnation" | "replicas" | "founds" | "durable" | "send"> {
+export interface ChainOptions extends
+  Pick<
+    ChainMemberOptions,
+    "member" | "incarnation" | "replicas" | "founds" | "lingers" | "durable" | "send"
+  > {
   /** Where clients reach this member. */
   readonly self: string;
   /** What clients are told of a configuration. */
@@ -42,6 +45,8 @@ export interface GcsServerOptions {
   readonly storages: readonly TransactionalStorage[];
   readonly clock: Clock;
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
+  /** Told of each configuration that this member learns of. */
+  readonly configured?: (config: ChainConfig) => void;
   /** Without it, the server is all there is of the store. */
   readonly chain?: ChainOptions;
 }
@@ -82,6 +87,7 @@ const ALONE: ChainOptions = {
   incarnation: 1,
   replicas: 1,
   founds: true,
+  lingers: true,
   durable: true,
   send: () => {},
   self: "",
@@ -354,6 +360,7 @@ export class GcsServer {
     const { config } = this.#member;
     if (config !== undefined && config.epoch !== this.#epoch) {
       this.#epoch = config.epoch;
+      this.#options.configured?.(config);
       if (this.#chain !== ALONE) {
         const joining = config.joining === undefined ? "" : `, and ${config.joining.slice(0, 8)} joins`;
         const chain = config.chain.map((member) => member.slice(0, 8)).join(", ");

@@ -72,6 +72,8 @@ export interface DaemonConfig {
   readonly isolatesWarm: number;
   readonly isolatesMax: number;
   readonly logLevel: LogLevel;
+  /** What an operator should know of what the process found when it started. */
+  readonly found?: string | undefined;
   readonly tls: TlsOptions | undefined;
   /** The machine's boot. */
   readonly machine: string;
@@ -325,6 +327,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     "info",
     `${config.role} started at ${hostname}:${peers.port}, process ${Deno.pid}, rayd ${VERSION}`,
   );
+  if (config.found !== undefined) log("warn", config.found);
   await gcs.watch(NODES, (key, value, revision) => {
     const id = key.slice(NODES.length);
     if (id === config.id) {

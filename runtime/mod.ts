@@ -107,6 +107,7 @@ export {
   BarrierBrokenError,
   CollectiveBrokenError,
   CollectiveMismatchError,
+  DamagedStoreError,
   DisconnectedError,
   type ErrorCode,
   GetTimeoutError,

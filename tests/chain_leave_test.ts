@@ -200,6 +200,7 @@ for (const replicas of [1, 3]) {
       log: () => {},
       replicas,
       founds: true,
+      lingers: true,
       durable: true,
       send: () => {},
     }, { effect: () => {}, changed: () => {}, failed: () => {} });

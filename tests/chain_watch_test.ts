@@ -43,6 +43,7 @@ function members(): { first: GcsServer; second: GcsServer; connect(): void } & D
         incarnation: 1,
         replicas: member === FOUNDER ? 2 : undefined,
         founds: member === FOUNDER,
+        lingers: member === FOUNDER,
         durable: true,
         self: member,
         send: (to, data) => {
