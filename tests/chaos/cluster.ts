@@ -2,8 +2,9 @@
  * The cluster that tests/chaos/main.ts makes things fail on: processes of the executable, each in a place of its own,
  * which is a host of a small network where such can be made, with a directory of its own.
  *
- * Place 0 has the head, place 1 is *home*, where the programs are connected and which is never killed, and the last one's
- * directory is a small disk where one can be mounted. A node that is killed is replaced in its place; the cluster is
+ * Place 0 has the head, place 1 is *home*, where the programs are connected and which is never killed, place 2 keeps its
+ * replica of the control store, if it has one, from one node to the next, as the head does, and the last one's directory is
+ * a small disk where one can be mounted. A node that is killed is replaced in its place; the cluster is
  * *whole* when every place's node is registered, and all of the control store's members are nodes that live.
  *
  * @module
@@ -18,8 +19,8 @@ import { Hosts } from "../e2e/hosts.ts";
 import { childrenOf, RAYD, Running } from "../e2e/rayd.ts";
 import { clock } from "./registers.ts";
 
-/** The place of the head, and that of the programs. */
-export const HEAD = 0, HOME = 1;
+/** The place of the head, that of the programs, and that of a worker whose replica stays where it is. */
+export const HEAD = 0, HOME = 1, KEEPER = 2;
 /** How many members the control store has. */
 const REPLICAS = 3;
 /** How long the cluster may take to be whole again. */
@@ -98,6 +99,11 @@ export class ChaosCluster implements AsyncDisposable {
     return `${this.directory}/${place}`;
   }
 
+  /** Where the control store lies in the place of the head, or of the keeper. */
+  storeOf(place: typeof HEAD | typeof KEEPER): string {
+    return `${this.directoryOf(place)}/${place === HEAD ? ".rayd/head" : "replica"}`;
+  }
+
   /** Runs the executable in a place. */
   run(place: number, args: readonly string[], env: Readonly<Record<string, string>> = {}): Running {
     const directory = this.directoryOf(place);
@@ -141,7 +147,8 @@ export class ChaosCluster implements AsyncDisposable {
       this.members[place] = { running, id: id!, address: address! };
     } else {
       const to = this.members.find((member, i) => member !== undefined && i !== place)!.address;
-      const running = this.run(place, ["worker", "--address", to, ...settings, ...resources]);
+      const kept = place === KEEPER ? ["--dir", this.storeOf(place)] : [];
+      const running = this.run(place, ["worker", "--address", to, ...kept, ...settings, ...resources]);
       await running.printed("instead");
       const id = /rayd worker (\w+)/.exec(running.stdout)![1]!;
       this.members[place] = { running, id, address: /use --address (\S+) instead/.exec(running.stdout)![1]! };
@@ -169,6 +176,14 @@ export class ChaosCluster implements AsyncDisposable {
   /** Whether a place's node keeps a replica of the control store, as far as is known. */
   keepsReplica(place: number): boolean {
     return this.#monitor?.map?.members.includes(this.members[place]!.address) ?? false;
+  }
+
+  /** Waits until the control store is kept by as many as it can be, any of which could be lost. */
+  async redundant(): Promise<void> {
+    await until("any member of the control store could be lost", WHOLE_MS_MAX, async () => {
+      await this.nodes().catch(() => {}); // it is told when something changes
+      return this.#monitor?.map?.deciders.length === REPLICAS || undefined;
+    });
   }
 
   /** Opens a connection to a member of the control store; or, if it does not matter to which, to any that can be reached. */

@@ -5,7 +5,8 @@
  * @module
  */
 
-import { type ChaosCluster, HEAD, HOME } from "./cluster.ts";
+import { type ChaosCluster, HEAD, HOME, KEEPER } from "./cluster.ts";
+import { damageFile } from "./disk_damage.ts";
 
 /** A kind of fault. */
 export interface Fault {
@@ -136,6 +137,32 @@ const fullDisk: Fault = {
   },
 };
 
+/** A node is killed, and what its disk has of the control store is not what was written when it is started again. */
+const damagedDisk: Fault = {
+  name: "damaged replica of the control store",
+  impossible: always,
+  async inflict(cluster, random) {
+    await cluster.redundant();
+    const place = random() < 0.5 ? HEAD : KEEPER, store = cluster.storeOf(place);
+    const kept = cluster.keepsReplica(place) ? ", which kept a replica" : "";
+    await cluster.kill(place);
+    const harm: string[] = [];
+    const shards = [...Deno.readDirSync(store)].filter(({ name }) => name.startsWith("shard-"))
+      .map(({ name }) => name).sort();
+    for (let i = 1 + Math.floor(random() * 3); i > 0 && shards.length > 0; i--) {
+      const shard = shards[Math.floor(random() * shards.length)]!;
+      // What others have of this file is locks, which are made anew.
+      const file = `${store}/${shard}/${random() < 0.9 ? "data.mdb" : "lock.mdb"}`;
+      const { bytes, what } = damageFile(Deno.readFileSync(file), random);
+      Deno.writeFileSync(file, bytes);
+      harm.push(`${shard}: ${what}`);
+    }
+    await cluster.replace(place);
+    const aside = cluster.members[place]!.running.stderr.includes("is put aside in");
+    return `${nameOf(place)}${kept}: ${harm.join(", ")}; ${aside ? "put aside" : "of no consequence"}`;
+  },
+};
+
 /** Strangers connect to all ports of a node, and send what is not of any protocol, or nothing. */
 const garbage: Fault = {
   name: "garbage to all ports",
@@ -171,6 +198,7 @@ export const FAULTS: readonly Fault[] = [
   slow,
   lossy,
   fullDisk,
+  damagedDisk,
   garbage,
 ];
 

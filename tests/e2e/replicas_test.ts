@@ -221,6 +221,47 @@ Deno.test("a head that left before the others does not start on what it has, but
   assertEquals(await kept.value(), "newer");
 });
 
+Deno.test("members whose files were damaged say so and copy from the others, as others; one that is alone does not start", async () => {
+  await using kept = new Kept();
+  let head = await kept.head();
+  const workers = [await kept.worker("a"), await kept.worker("b")];
+  await logged(head, WHOLE);
+  assertEquals(await kept.value("x"), "x");
+  const damage = (name: string) => Deno.truncateSync(`${kept.directoryOf(name)}/shard-2/data.mdb`, 2 * 4096);
+  const found = /Shard 2 of the control store in .* is damaged \(.*\): it is put aside in/;
+
+  await workers[0]!.kill("SIGKILL");
+  damage("a");
+  const worker = await kept.worker("a");
+  await logged(worker, found);
+  await logged(worker, WHOLE);
+
+  await head.kill("SIGKILL");
+  damage(".rayd/head");
+  head = await kept.head();
+  await logged(head, found);
+  await logged(head, WHOLE);
+  assertEquals(await kept.value(), "x");
+  // An event is written a moment after it is logged.
+  let told = 0;
+  for (const deadline = performance.now() + 60_000; told < 2 && performance.now() < deadline;) {
+    const events = await raydOutput(["list", "events", "--address", kept.address], { env: kept.env });
+    told = events.split("\n").filter((line) => found.test(line)).length;
+  }
+  assertEquals(told, 2);
+
+  for (const node of [workers[1]!, worker, head]) {
+    Deno.kill(node.pid, "SIGTERM");
+    await logged(node, /rayd: ending/);
+  }
+  for (const node of [workers[1]!, worker, head]) assertEquals((await node.ended()).code, 0, node.stderr);
+  await (await kept.head()).kill("SIGTERM"); // the one that has another id now is the last of all, as before
+  damage(".rayd/head");
+  const alone = kept.startHead();
+  assertEquals((await alone.ended()).code, 1);
+  assertStringIncludes(alone.stderr, "no others have, or could go on with, what it had. Put a copy of");
+});
+
 Deno.test("nothing that the store has acknowledged is lost or read too late, though nodes that keep it are killed", async () => {
   const { kills, wrong } = await killReplicas(3, 3, random(Date.now() % 1_000_000));
   assertEquals({ kills, wrong }, { kills: 3, wrong: [] });
