@@ -6,6 +6,7 @@
 
 import { UsageError } from "../core/errors.ts";
 import { type Daemon, type DaemonConfig, startDaemon } from "../node/daemon.ts";
+import { machine } from "../node/machine.ts";
 import { hostCommand, machineId, storeMemoryOf } from "../runtime/machine.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
@@ -26,32 +27,36 @@ export async function startNode(
   patienceMs?: number,
 ): Promise<Daemon> {
   const cpus = Math.max(1, Math.ceil(options.cpus));
-  return await startDaemon({
-    role,
+  const here = {
     id: randomHex(16),
     token,
+    socket: `\0rayd-${randomHex(16)}`,
+    storeMemory: storeMemoryOf(options.storeMemory, Deno.systemMemoryInfo().total),
+    memoryLimit: options.memoryLimit,
+    library: raystoreLibrary(),
+    codeDirectory: `${cacheDirectory()}/code`,
+    host: { ...hostCommand(), memory: options.hostMemory },
+    logLevel: options.logLevel,
+    tls: options.tls,
+    wallTime: () => Date.now(),
+  };
+  const config: DaemonConfig = {
+    ...here,
+    role,
     stores,
     patienceMs,
     hostname: options.host,
     checkHostname: (hostname) => checkBind(hostname, options),
-    socket: `\0rayd-${randomHex(16)}`,
     resources: options.resources,
     labels: options.labels,
-    storeMemory: storeMemoryOf(options.storeMemory, Deno.systemMemoryInfo().total),
-    memoryLimit: options.memoryLimit,
-    library: raystoreLibrary(),
     spillPath: Deno.env.get("RAYD_SPILL_DIR") ?? Deno.env.get("TMPDIR") ?? "/tmp",
-    codeDirectory: `${cacheDirectory()}/code`,
-    host: { ...hostCommand(), memory: options.hostMemory },
     isolatesWarm: Math.min(cpus, Math.max(navigator.hardwareConcurrency, 8)),
     isolatesMax: cpus + EXTRA_ISOLATES,
-    logLevel: options.logLevel,
     found: options.damage?.message,
-    tls: options.tls,
     machine: machineId(),
-    startedAt: Date.now(),
-    wallTime: () => Date.now(),
-  });
+    startedAt: here.wallTime(),
+  };
+  return await startDaemon(config, machine(here));
 }
 
 /**

@@ -1,6 +1,7 @@
 /**
  * A node of a cluster, as `rayd head` and `rayd worker` run it: listens for programs of its machine and for other nodes,
- * registers itself in the control store, and connects to every other node that is registered there.
+ * registers itself in the control store, and connects to every other node that is registered there. The machine under it is
+ * handed to it (`node/surroundings.ts`).
  *
  * Of two nodes the one with the lower id connects to the other, so that there is one connection between them. A node that
  * lost it connects again as long as both are registered.
@@ -8,25 +9,20 @@
  * @module
  */
 
-import { systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
 import { hex, taskIdFromHex } from "../core/ids.ts";
 import { LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
 import { VERSION } from "../core/version.ts";
 import { ANY, GcsClient } from "../gcs/client.ts";
-import { ObjectStore } from "../store/object_store.ts";
-import { dialTcp, listenTcp, splitAddress, type TlsOptions } from "../transport/tcp.ts";
+import type { ByteStream } from "../transport/channel.ts";
+import { splitAddress } from "../transport/tcp.ts";
 import { CodeStore } from "./code.ts";
-import type { HostConfig, LogLevel } from "./config.ts";
 import { Events } from "./events.ts";
-import { isolateProcesses } from "./hosts.ts";
 import { actorOf, actorRegistry, ACTORS, readPlace } from "./actor_registry.ts";
 import { ActorMover } from "./actor_mover.ts";
 import { JOBS, Jobs } from "./jobs.ts";
 import { clusterTable } from "./key_value.ts";
 import { Leases } from "./leases.ts";
-import { nodeLog } from "./log.ts";
-import { watchMemory } from "./memory.ts";
 import {
   describe,
   DRAINS,
@@ -42,6 +38,7 @@ import {
   writeRegistration,
 } from "./registration.ts";
 import { NodeServer } from "./server.ts";
+import type { Surroundings } from "./surroundings.ts";
 import { Transfers } from "./transfer.ts";
 
 /** What a daemon is told. */
@@ -62,24 +59,15 @@ export interface DaemonConfig {
   readonly socket: string;
   readonly resources: Readonly<Record<string, number>>;
   readonly labels: Readonly<Record<string, string>>;
-  readonly storeMemory: number;
-  /** What the node, its store and its hosts may use together, in bytes; 0 for what the machine has. */
-  readonly memoryLimit: number;
-  readonly library: string;
   readonly spillPath: string;
   readonly codeDirectory: string;
-  readonly host: HostConfig;
   readonly isolatesWarm: number;
   readonly isolatesMax: number;
-  readonly logLevel: LogLevel;
   /** What an operator should know of what the process found when it started. */
   readonly found?: string | undefined;
-  readonly tls: TlsOptions | undefined;
   /** The machine's boot. */
   readonly machine: string;
   readonly startedAt: number;
-  /** The machine's clock: milliseconds since 1970. */
-  readonly wallTime: () => number;
 }
 
 /** A running node. */
@@ -105,18 +93,19 @@ const CONFIRM_LOOKS = 10, CONFIRM_MS = 20;
 const REDIAL_MS = 100;
 
 /** Starts a node. @throws {RaydError} If the cluster cannot be joined. */
-export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
-  const startedClock = systemClock.now();
-  const wallClock = () => config.startedAt + systemClock.now() - startedClock;
-  const say = nodeLog(config.logLevel);
-  const log: typeof say = (level, message) => {
-    say(level, message);
+export async function startDaemon(config: DaemonConfig, surroundings: Surroundings): Promise<Daemon> {
+  const { clock } = surroundings;
+  const startedClock = clock.now();
+  const wallClock = () => config.startedAt + clock.now() - startedClock;
+  const log: Surroundings["log"] = (level, message) => {
+    surroundings.log(level, message);
     if (level !== "info") events.add(level, message);
   };
-  const dial = (hostname: string, port: number) => dialTcp(hostname, port, systemClock, config.tls);
-  const dialFirst = async ([first, ...others]: DaemonConfig["stores"]): ReturnType<typeof dial> => {
+  const dial = (hostname: string, port: number): Promise<ByteStream> =>
+    surroundings.dial(hostname, port).then(({ stream }) => stream);
+  const dialFirst = async ([first, ...others]: DaemonConfig["stores"]): ReturnType<Surroundings["dial"]> => {
     try {
-      return await dial(first!.hostname, first!.port);
+      return await surroundings.dial(first!.hostname, first!.port);
     } catch (error) {
       if (others.length === 0 || !(error instanceof DisconnectedError)) throw error;
       return await dialFirst(others);
@@ -128,11 +117,13 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const gcs = new GcsClient({
     id: taskIdFromHex(config.id),
     token: config.token,
-    clock: systemClock,
+    clock,
     connect: async (address) => {
-      const conn = await dialFirst(address === undefined ? config.stores : [splitAddress(address)]);
-      localAddress = (conn.localAddr as Deno.NetAddr).hostname;
-      return conn;
+      const { stream, from } = await dialFirst(
+        address === undefined ? config.stores : [splitAddress(address)],
+      );
+      localAddress = from;
+      return stream;
     },
     connected: (known) => {
       const { registration } = running;
@@ -156,7 +147,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     gcs,
     (key) => log("warn", `Somebody else has ${key} now: this node was given up, and is back too late`),
   );
-  const events = new Events(gcs, config.id, systemClock, wallClock);
+  const events = new Events(gcs, config.id, clock, wallClock);
   const register = (node: NodeRegistration) => gcs.put(NODES + node.id, writeRegistration(node), ANY, true);
   await gcs.start(config.patienceMs);
   const hostname = config.hostname ?? localAddress;
@@ -166,10 +157,10 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     gcs.close();
     throw error;
   }
-  const store = ObjectStore.create(config.library, { capacity: config.storeMemory });
-  const programs = Deno.listen({ transport: "unix", path: config.socket });
-  const peers = listenTcp(hostname, 0, config.tls);
-  const bulk = listenTcp(hostname, 0, config.tls);
+  const store = surroundings.createStore();
+  const programs = surroundings.listenHere();
+  const peers = surroundings.listen(hostname);
+  const bulk = surroundings.listen(hostname);
   const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
   const revisions = new Map<string, number>();
@@ -178,7 +169,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     id: taskIdFromHex(config.id),
     store,
     token: config.token,
-    clock: systemClock,
+    clock,
     log,
     provide: (id) => running.server!.provide(id),
     makeRoom: (bytes) => running.server!.makeRoom(bytes),
@@ -194,12 +185,8 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     token: config.token,
     resources: config.resources,
     store,
-    clock: systemClock,
-    isolates: isolateProcesses(
-      { ...config, bundle: undefined, args: undefined, node: config.id },
-      store,
-      config.host,
-    ),
+    clock,
+    isolates: surroundings.isolates(store),
     isolatesWarm: config.isolatesWarm,
     isolatesMax: config.isolatesMax,
     spillPath: config.spillPath,
@@ -249,7 +236,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   const jobs = running.jobs = new Jobs(
     gcs,
     config.id,
-    systemClock,
+    clock,
     code,
     () => node.codeInUse(),
     collects,
@@ -257,7 +244,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
   );
   const mover = new ActorMover({
     registry,
-    clock: systemClock,
+    clock,
     actors: node.cluster!.actors,
     leads: collects,
     isThere: (id) => id === config.id || others.has(id),
@@ -266,7 +253,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     log,
   });
   let closed = false;
-  serve(programs, (conn) => node.accept(conn));
+  programs.serve((stream) => node.accept(stream));
   peers.serve((stream) => node.acceptPeer(stream));
   bulk.serve((stream) => transfers.serve(stream));
   const registration: NodeRegistration = running.registration = {
@@ -283,7 +270,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     storeCapacity: store.capacity,
     version: VERSION,
     draining: false,
-    pid: Deno.pid,
+    pid: surroundings.pid,
     startedAt: config.startedAt,
   };
   /** Whether a node's machine says that its process has ended. */
@@ -291,7 +278,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     dial(hostname, port).then((conn) => {
       conn.close();
       return false;
-    }, (error: Error) => error.cause instanceof Deno.errors.ConnectionRefused);
+    }, (error: Error) => surroundings.isRefusal(error));
   /**
    * Where a process is gone, its machine refuses connections to it at once. So the store need not be waited for to give it up;
    * should the node be there after all, it sees that its entry is gone, and registers anew.
@@ -307,7 +294,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
         });
       } else if (looks > 1 && !closed && !node.cluster!.has(taskIdFromHex(id))) {
         // A process that ends closes one thing after the other.
-        systemClock.after(CONFIRM_MS, () => confirmGone(other, looks - 1));
+        clock.after(CONFIRM_MS, () => confirmGone(other, looks - 1));
       }
     });
   };
@@ -319,13 +306,13 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       dial(other.hostname, other.port).then(
         (conn) => closed ? conn.close() : node.connectPeer(conn),
         (error) => log("info", `Cannot reach node ${id.slice(0, 8)}: ${(error as Error).message}`),
-      ).finally(() => systemClock.after(REDIAL_MS, () => dialling.delete(id)));
+      ).finally(() => clock.after(REDIAL_MS, () => dialling.delete(id)));
     }
   };
   await register(registration);
   events.add(
     "info",
-    `${config.role} started at ${hostname}:${peers.port}, process ${Deno.pid}, rayd ${VERSION}`,
+    `${config.role} started at ${hostname}:${peers.port}, process ${surroundings.pid}, rayd ${VERSION}`,
   );
   if (config.found !== undefined) log("warn", config.found);
   await gcs.watch(NODES, (key, value, revision) => {
@@ -359,9 +346,7 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     node.actorLocated(actorOf(key), value === undefined ? undefined : { place: readPlace(value), revision });
   });
   const stopMoving = mover.start();
-  const stopWatching = watchMemory({
-    clock: systemClock,
-    limitBytes: config.memoryLimit,
+  const stopWatching = surroundings.watchMemory({
     storeBytes: () => store.stats().used,
     users: () => node.memoryUsers(),
     stop: (isolate, reason) => node.stopForMemory(isolate, reason),
@@ -377,11 +362,11 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
     asked.resolve();
     gcs.delete(key).catch(() => {}); // it is heard; if the store is away, the entry stays, and nobody minds
   });
-  const stopLoads = reportLoads(gcs, node, config.wallTime);
+  const stopLoads = reportLoads(gcs, node, surroundings);
   let cancelRedial: () => void = () => {};
   const redial = () => {
     connectMissing();
-    cancelRedial = systemClock.after(REDIAL_MS, redial);
+    cancelRedial = clock.after(REDIAL_MS, redial);
   };
   redial();
   return {
@@ -410,29 +395,26 @@ export async function startDaemon(config: DaemonConfig): Promise<Daemon> {
       // If the store is away, the node does not wait to be able to tell.
       await Promise.race([
         events.flush(),
-        new Promise<void>((resolve) => systemClock.after(LAST_WORD_MS, resolve)),
+        new Promise<void>((resolve) => clock.after(LAST_WORD_MS, resolve)),
       ]);
       gcs.close();
-      await systemClock.turn();
+      await clock.turn();
     },
   };
 }
 
-async function serve(
-  listener: AsyncIterable<Deno.Conn>,
-  accept: (conn: Deno.Conn) => void,
-): Promise<void> {
-  for await (const conn of listener) accept(conn);
-}
-
 /** Tells others how the node is loaded: soon after it changes, and now and then as a sign of life. */
-function reportLoads(gcs: GcsClient, node: NodeServer, wallTime: () => number): () => void {
+function reportLoads(
+  gcs: GcsClient,
+  node: NodeServer,
+  { clock, wallTime }: Pick<Surroundings, "clock" | "wallTime">,
+): () => void {
   let last = "";
   let reportedAt = 0;
   let cancel: () => void = () => {};
   const report = () => {
     const load = node.load();
-    const now = systemClock.now();
+    const now = clock.now();
     const rounded = { ...load, meanMs: Number(load.meanMs.toPrecision(2)) };
     const text = JSON.stringify(rounded);
     if (text !== last || now - reportedAt > LOAD_MS_MAX) {
@@ -440,7 +422,7 @@ function reportLoads(gcs: GcsClient, node: NodeServer, wallTime: () => number): 
       reportedAt = now;
       gcs.reportLoad(writeLoad(rounded, wallTime()));
     }
-    cancel = systemClock.after(LOAD_MS, report);
+    cancel = clock.after(LOAD_MS, report);
   };
   report();
   return () => cancel();
