@@ -210,6 +210,16 @@ fn lock(seg: &Segment) -> Result<()> {
     Ok(())
 }
 
+extern "C" {
+    /// In glibc from 2.30 on; the `libc` crate does not declare it.
+    fn pthread_mutex_clocklock(
+        mutex: *mut libc::pthread_mutex_t,
+        clock: libc::clockid_t,
+        deadline: *const libc::timespec,
+    ) -> libc::c_int;
+}
+
+/// Waits by the clock that nobody sets: by the wall clock, a lock would time out at once, or never, when that is set.
 #[cold]
 fn lock_slowly(mutex: *mut libc::pthread_mutex_t) -> i32 {
     let mut deadline = libc::timespec {
@@ -218,9 +228,9 @@ fn lock_slowly(mutex: *mut libc::pthread_mutex_t) -> i32 {
     };
     // SAFETY: `deadline` outlives both calls; the mutex is initialised and mapped.
     unsafe {
-        libc::clock_gettime(libc::CLOCK_REALTIME, &mut deadline);
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut deadline);
         deadline.tv_sec += LOCK_WAIT_MS_MAX / 1000;
-        libc::pthread_mutex_timedlock(mutex, &deadline)
+        pthread_mutex_clocklock(mutex, libc::CLOCK_MONOTONIC, &deadline)
     }
 }
 
