@@ -17,6 +17,7 @@ import { type NodeRegistration, NODES, readRegistration } from "../../node/regis
 import { dialTcp, splitAddress } from "../../transport/tcp.ts";
 import { Hosts } from "../e2e/hosts.ts";
 import { childrenOf, RAYD, Running } from "../e2e/rayd.ts";
+import { Clocks } from "./clocks.ts";
 import { clock } from "./registers.ts";
 
 /** The place of the head, that of the programs, and that of a worker whose replica stays where it is. */
@@ -55,6 +56,8 @@ export class ChaosCluster implements AsyncDisposable {
   readonly hosts: Hosts | string;
   /** Where the small disk is mounted; or why there is none. */
   readonly disk: { readonly path: string } | string;
+  /** The wall clocks of the places; or why they cannot be set. */
+  readonly clocks: Clocks | string;
   readonly token: string;
   /** What all processes have in their environment, and nobody else's. */
   readonly mark: string;
@@ -70,11 +73,13 @@ export class ChaosCluster implements AsyncDisposable {
     directory: string,
     hosts: Hosts | string,
     disk: { path: string } | string,
+    clocks: Clocks | string,
   ) {
     this.places = places;
     this.directory = directory;
     this.hosts = hosts;
     this.disk = disk;
+    this.clocks = clocks;
     this.mark = `${Deno.pid}-${Date.now()}`;
     this.token = hex(32);
   }
@@ -83,7 +88,9 @@ export class ChaosCluster implements AsyncDisposable {
   static async start(places: number): Promise<ChaosCluster> {
     const directory = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "rayd-chaos-" }));
     const hosts = await Hosts.make(places).catch((error: Error) => error.message);
-    const cluster = new ChaosCluster(places, directory, hosts, await mountDisk(`${directory}/${places - 1}`));
+    const clocks = await Clocks.make(directory).catch((error: Error) => error.message);
+    const disk = await mountDisk(`${directory}/${places - 1}`);
+    const cluster = new ChaosCluster(places, directory, hosts, disk, clocks);
     try {
       for (let place = 0; place < places; place++) await cluster.replace(place);
       await cluster.whole();
@@ -115,6 +122,7 @@ export class ChaosCluster implements AsyncDisposable {
         RAYD_CACHE: `${directory}/cache`,
         RAYD_TOKEN: this.token,
         RAYD_CHAOS: this.mark,
+        ...(typeof this.clocks === "string" ? {} : this.clocks.env(place)),
         ...env,
       },
     };

@@ -163,6 +163,27 @@ const damagedDisk: Fault = {
   },
 };
 
+/** A machine's wall clock is set, by seconds or by days, ahead or back, a few times; half of the time it stays wrong. */
+const setClock: Fault = {
+  name: "wall clock that is set",
+  impossible: ({ clocks }) => Promise.resolve(typeof clocks === "string" ? clocks : undefined),
+  async inflict(cluster, random) {
+    const { clocks } = cluster;
+    if (typeof clocks === "string") throw new Error(clocks);
+    const place = anyPlace(cluster, random), jumps: string[] = [];
+    for (let i = 1 + Math.floor(random() * 3); i > 0; i--) {
+      // From a second to a month.
+      const by = (random() < 0.5 ? -1 : 1) * 1_000 * Math.pow(30 * 86_400, random());
+      clocks.set(place, by);
+      jumps.push(`${by < 0 ? "back" : "ahead"} by ${seconds(Math.abs(by))}`);
+      await sleep(300 + random() * 2_000);
+    }
+    const stays = random() < 0.5;
+    if (!stays) clocks.set(place, 0);
+    return `${nameOf(place)}: ${jumps.join(", ")}${stays ? ", and it stays so" : ", and right again"}`;
+  },
+};
+
 /** Strangers connect to all ports of a node, and send what is not of any protocol, or nothing. */
 const garbage: Fault = {
   name: "garbage to all ports",
@@ -199,6 +220,7 @@ export const FAULTS: readonly Fault[] = [
   lossy,
   fullDisk,
   damagedDisk,
+  setClock,
   garbage,
 ];
 
