@@ -93,13 +93,31 @@ const MEANING: Readonly<Record<number, string>> = {
   [-14]: "the store's lock was held for too long: a process that uses it is stopped",
 };
 
+/** Libraries that are loaded, by path: many stores of one isolate have one. */
+const loaded = new Map<string, { readonly library: Deno.DynamicLibrary<typeof SYMBOLS>; users: number }>();
+
 /**
- * Loads the library.
+ * Loads the library; once for all stores of this isolate, as that takes longer than making one.
  *
  * @param path Where the shared library is.
  * @throws {UsageError} If it cannot be loaded, saying how it is made.
  */
 export function loadRaystore(path: string): LoadedRaystore {
+  const entry = loaded.get(path) ?? { library: openLibrary(path), users: 0 };
+  loaded.set(path, entry);
+  entry.users++;
+  const { library } = entry;
+  return {
+    lib: library.symbols,
+    close: () => {
+      if (--entry.users > 0) return;
+      loaded.delete(path);
+      library.close();
+    },
+  };
+}
+
+function openLibrary(path: string): Deno.DynamicLibrary<typeof SYMBOLS> {
   let library: Deno.DynamicLibrary<typeof SYMBOLS>;
   try {
     library = Deno.dlopen(path, SYMBOLS);
@@ -111,12 +129,13 @@ export function loadRaystore(path: string): LoadedRaystore {
   }
   const version = library.symbols.rs_abi_version();
   if (version !== STORE_ABI_VERSION) {
+    library.close();
     throw new UsageError(
       `Cannot use the object store's library ${path}: its interface has version ${version}, not ${STORE_ABI_VERSION}. ` +
         `Build both from the same sources ("bin/rayd version" in a checkout)`,
     );
   }
-  return { lib: library.symbols, close: () => library.close() };
+  return library;
 }
 
 /**

@@ -1,0 +1,177 @@
+/**
+ * What simulated programs run on simulated isolates: tasks whose results can be told from their arguments, and actors that
+ * remember each call. They stand under a name that needs no import, and take virtual time.
+ *
+ * @module
+ */
+
+import { describeClass } from "../../../runtime/actor_class.ts";
+import { creationSettings, parseActorOptions, parseCallOptions } from "../../../core/actor_options.ts";
+import type { ActorOptions, ActorSettings } from "../../../core/actor_options.ts";
+import { parseTaskOptions, type TaskOptions, type TaskSettings } from "../../../core/options.ts";
+import type { Clock } from "../../../core/clock.ts";
+import type { ActorTarget, Client, RemoteTarget } from "../../../runtime/client.ts";
+import { taskContext } from "../../../runtime/executor.ts";
+import { entryOfHandle, Handle, makeHandle, packedDescription } from "../../../runtime/handle.ts";
+import { entryOf, Ref } from "../../../runtime/ref.ts";
+import { declare } from "../../../runtime/registry.ts";
+
+const MODULE = "rayd:simulated";
+
+/** What a task finds of the isolate that it runs in. */
+export interface Surrounding {
+  readonly client: Client;
+  readonly clock: Clock;
+}
+
+/** The isolates of all nodes, by node and number. */
+export const isolates = new Map<string, Surrounding>();
+
+function here(): Surrounding {
+  const { nodeId, workerId } = taskContext()!;
+  return isolates.get(`${nodeId}/${workerId}`)!;
+}
+
+/** Virtual time goes by. */
+export function sleep({ clock }: Pick<Surrounding, "clock">, ms: number): Promise<void> {
+  return new Promise((resolve) => clock.after(ms, resolve));
+}
+
+function task<A extends unknown[]>(
+  name: string,
+  fn: (...args: A) => unknown,
+): (options?: TaskOptions) => RemoteTarget {
+  declare({ module: MODULE, name, fn: fn as (...args: unknown[]) => unknown });
+  const address = { load: MODULE, module: MODULE, name };
+  const known = new Map<string, RemoteTarget>();
+  return (options = {}) => {
+    const key = JSON.stringify(options);
+    let target = known.get(key);
+    if (target === undefined) {
+      known.set(key, target = { address, settings: parseTaskOptions(options, name, false) });
+    }
+    return target;
+  };
+}
+
+/** Adds what it is given, after a while. */
+export const add = task("add", async function (ms: number, ...terms: number[]) {
+  if (ms > 0) await sleep(here(), ms);
+  return terms.reduce((sum, term) => sum + term, 0);
+});
+
+/** A tree of tasks: as many as its leaves are. */
+export const tree = task("tree", async function (depth: number, width: number, ms: number): Promise<number> {
+  const { client, clock } = here();
+  if (depth === 0) {
+    await sleep({ clock }, ms);
+    return 1;
+  }
+  const refs = Array.from(
+    { length: width },
+    () => client.submit(tree(), [depth - 1, width, ms]) as Ref<unknown>,
+  );
+  const values = await Promise.all(refs.map((ref) => read<number>(client, ref)));
+  for (const ref of refs) letGo(client, ref);
+  return values.reduce((sum, value) => sum + value, 0);
+});
+
+/** Text of a size that does not fit a message, and that can be told from its name. */
+export function textOf(name: string, size: number): string {
+  return name.repeat(Math.ceil(size / name.length)).slice(0, size);
+}
+
+/** Makes a large object. */
+export const make = task("make", async function (name: string, size: number, ms: number) {
+  await sleep(here(), ms);
+  return textOf(name, size);
+});
+
+/** Reads large objects: how long they are, if they are as they must be. */
+export const measure = task("measure", async function (names: string[], ...texts: string[]) {
+  await sleep(here(), 1);
+  texts.forEach((text, i) => {
+    if (text !== textOf(names[i]!, text.length)) throw new Error(`text ${names[i]} is wrong`);
+  });
+  return texts.reduce((sum, text) => sum + text.length, 0);
+});
+
+/** Calls an actor some times, and returns what came of it. */
+export const record = task(
+  "record",
+  async function (ledger: Handle, name: string, count: number, ms: number) {
+    const { client, clock } = here();
+    const results: Ref<unknown>[] = [];
+    for (let i = 0; i < count; i++) {
+      results.push(call(client, ledger, "enter", [`${name}.${i}`, ms]));
+      if (ms > 0) await sleep({ clock }, ms);
+    }
+    const positions = await Promise.all(results.map((ref) => read<number>(client, ref)));
+    for (const ref of results) letGo(client, ref);
+    client.disown(ledger, entryOfHandle(ledger));
+    return positions;
+  },
+);
+
+/** Fails, as user code may. */
+export const fail = task("fail", async function (why: string) {
+  await sleep(here(), 1);
+  throw new RangeError(why);
+});
+
+/** An actor that knows what was entered, in order. */
+class Ledger {
+  entries: string[] = [];
+
+  /** @returns How many entries there are then. */
+  async enter(name: string, ms: number): Promise<number> {
+    if (ms > 0) await sleep(here(), ms);
+    return this.entries.push(name);
+  }
+
+  all(): string[] {
+    return [...this.entries];
+  }
+}
+
+const LEDGER = { load: MODULE, module: MODULE, name: "Ledger" };
+declare({ module: MODULE, name: "Ledger", fn: Ledger as unknown as (...args: unknown[]) => unknown });
+const LEDGER_CLASS = packedDescription(describeClass(Ledger as never, LEDGER));
+const LEDGER_SETTINGS = creationSettings("Ledger");
+const methods = new Map<string, TaskSettings>();
+
+/** Makes a ledger. @returns Its handle. */
+export function ledger(client: Client, actor: ActorSettings, id = client.nextChild()): Handle {
+  const target: ActorTarget = { address: LEDGER, settings: LEDGER_SETTINGS, actor };
+  return makeHandle(client, LEDGER_CLASS, client.createActor(target, id, []));
+}
+
+/** What a ledger asks for. */
+export function ledgerOptions(options: ActorOptions, virtual = false): ActorSettings {
+  return parseActorOptions(options, "Ledger", virtual);
+}
+
+/** A handle of an actor that was found by its name. */
+export function found(client: Client, id: Parameters<Client["heldActor"]>[0]): Handle {
+  return makeHandle(client, LEDGER_CLASS, client.heldActor(id));
+}
+
+/** Calls a ledger. */
+export function call(client: Client, actor: Handle, method: string, args: readonly unknown[]): Ref<unknown> {
+  let settings = methods.get(method);
+  if (settings === undefined) {
+    methods.set(method, settings = parseCallOptions({}, `Ledger.${method}`, false, undefined));
+  }
+  const address = { ...LEDGER, name: `Ledger#${method}` };
+  return client.submit({ address, settings }, args, entryOfHandle(actor)) as Ref<unknown>;
+}
+
+/** The value of a Ref. */
+export function read<T>(client: Client, ref: Ref<unknown>): Promise<T> {
+  return client.value(entryOf(ref), Infinity) as Promise<T>;
+}
+
+/** Lets go of a Ref or a handle. */
+export function letGo(client: Client, what: Ref<unknown> | Handle): void {
+  client.disown(what, what instanceof Handle ? entryOfHandle(what) : entryOf(what));
+}
