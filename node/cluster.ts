@@ -22,7 +22,7 @@ import { bundleOf } from "../core/bundles.ts";
 import { groupGone } from "../core/groups.ts";
 import { mayRunOn, type PlacedNode, type Placement, showPlacement } from "../core/placement.ts";
 import { type Backlog, balance, type Balanced } from "../scheduler/balance.ts";
-import type { NodeDescription, NodeLoad } from "../scheduler/global.ts";
+import { HELD_MS, type NodeDescription, type NodeLoad } from "../scheduler/global.ts";
 import type { GroupNode } from "../scheduler/group_coordinator.ts";
 import type { TaskSettings } from "../core/options.ts";
 import { type ResourcePool, type Shape, showShape } from "../scheduler/resources.ts";
@@ -135,9 +135,13 @@ export class Cluster {
     this.#balanced = {
       backlog: () => node.backlog(),
       giveAway: (accept) => node.giveAway(accept),
-      // What is to be spread stays where that has put it.
-      place: (task, limitMs) =>
-        task.foreign || task.entry.settings.placement?.spread ? undefined : this.#place(task, limitMs),
+      place: (task, limitMs) => {
+        // It would wait here until actors end: any node where it need not is better.
+        if (!node.pool.fitsBesideActors(task.asked)) return this.#place(task, HELD_MS);
+        // What is to be spread stays where that has put it, and so does what another node has given to this one.
+        const stays = task.foreign || task.entry.settings.placement?.spread === true;
+        return stays ? undefined : this.#place(task, limitMs);
+      },
       delegate: (task, remote) => this.#delegate(task, remote),
     };
   }

@@ -76,14 +76,22 @@ export class Placing {
     const key = task.entry.index;
     let shares = this.#shares.get(key);
     if (shares === undefined) this.#shares.set(key, shares = new FairShares());
-    const candidates: Candidate<TaskId>[] = [];
-    if (here) candidates.push({ id: this.#node.id, cpus: this.#node.pool.total()[CPU] ?? 0 });
+    const candidates: (Candidate<TaskId> & { readonly held: boolean })[] = [];
+    const { pool, id } = this.#node;
+    if (here) {
+      candidates.push({ id, cpus: pool.total()[CPU] ?? 0, held: !pool.fitsBesideActors(task.asked) });
+    }
     for (const node of this.global.nodes()) {
       if (!node.draining && this.#connection(node.id) !== undefined && fitsNode(task, node)) {
-        candidates.push({ id: node.id, cpus: node.resources[CPU] ?? 0 });
+        const held = !task.asked.alternatives.some(({ demand }) =>
+          this.global.fitsBesideActors(node.id, demand)
+        );
+        candidates.push({ id: node.id, cpus: node.resources[CPU] ?? 0, held });
       }
     }
-    return shares.choose(candidates);
+    // Where actors hold what it asks for, it would wait for their end.
+    const able = candidates.filter(({ held }) => !held);
+    return shares.choose(able.length > 0 ? able : candidates);
   }
 
   /** A node that a task would rather be on, and that has room. */

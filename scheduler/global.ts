@@ -60,6 +60,9 @@ const REPORT_AGE_MS = 40;
 /** How fast arguments are taken to travel, in bytes a millisecond. */
 export const BANDWIDTH = 1e6;
 
+/** How long a task is expected to wait for CPUs that actors hold: nobody knows, but anything else is better. */
+export const HELD_MS = 60_000;
+
 /** What it costs to send a task to another node at all. */
 const HOP_MS = 1;
 
@@ -67,6 +70,8 @@ interface View {
   node: NodeDescription;
   free: Record<string, number>;
   lasting: Readonly<Record<string, number>>;
+  /** CPUs that its actors and groups leave to tasks. */
+  cpusLeft: number;
   queued: number;
   meanMs: number;
   /** What was sent there and is not in its reports yet, oldest first. */
@@ -114,7 +119,15 @@ export class GlobalScheduler {
       return;
     }
     const free = { ...node.resources };
-    const view: View = { node, free, lasting: node.resources, queued: 0, meanMs: 1, sent: [] };
+    const view: View = {
+      node,
+      free,
+      lasting: node.resources,
+      cpusLeft: Infinity,
+      queued: 0,
+      meanMs: 1,
+      sent: [],
+    };
     this.#views.set(node.id, view);
     this.#ring.splice(this.#at(node.id), 0, view);
   }
@@ -130,6 +143,7 @@ export class GlobalScheduler {
     if (view === undefined) return;
     view.free = { ...load.free };
     view.lasting = load.lasting ?? load.free;
+    view.cpusLeft = load.lasting?.[CPU] ?? Infinity;
     view.queued = load.queued;
     view.meanMs = load.meanMs;
     view.sent = view.sent.filter(({ at }) => now - at < REPORT_AGE_MS);
@@ -144,6 +158,11 @@ export class GlobalScheduler {
   /** What a node would have free if all tasks ended, as far as is known. */
   lasting(id: TaskId): Readonly<Record<string, number>> {
     return this.#views.get(id)?.lasting ?? {};
+  }
+
+  /** Whether actors of a node leave it the CPUs that a task asks for, as far as is known. */
+  fitsBesideActors(id: TaskId, demand: Readonly<Record<string, number>>): boolean {
+    return (demand[CPU] ?? 0) <= (this.#views.get(id)?.cpusLeft ?? 0);
   }
 
   /** Whether any node could ever run a task with such a demand. */
@@ -178,9 +197,10 @@ export class GlobalScheduler {
 /** How long a task would wait on a node before it starts. */
 function waitOf(view: View, { demand, expectedMs }: PlaceRequest): number {
   if (view.queued === 0 && fits(demand, view.free)) return 0;
+  const held = (demand[CPU] ?? 0) > view.cpusLeft ? HELD_MS : 0;
   const lanes = Math.max(1, (view.node.resources[CPU] ?? 0) / RESOURCE_UNIT);
   // Those before it, and what runs now: half of one, on the average.
-  return (view.queued / lanes + 0.5) * Math.max(view.meanMs, expectedMs);
+  return held + (view.queued / lanes + 0.5) * Math.max(view.meanMs, expectedMs);
 }
 
 function charge(view: View, demand: Readonly<Record<string, number>>): void {

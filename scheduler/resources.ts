@@ -139,6 +139,13 @@ export class ResourcePool {
     });
   }
 
+  /** Whether a task could ever run here while actors and groups hold the CPUs that they hold now. */
+  fitsBesideActors({ alternatives }: Shape): boolean {
+    return alternatives.some(({ cpu, cpuName }) =>
+      (this.#total.get(cpuName) ?? 0) - (this.#held.get(cpuName) ?? 0) >= cpu
+    );
+  }
+
   /** The first of `shape`'s alternatives that fits in what is free now. */
   choose(shape: Shape): Shape | undefined {
     const { alternatives } = shape;

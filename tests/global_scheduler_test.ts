@@ -46,6 +46,18 @@ Deno.test("place prefers an idle node to a short queue, and a short queue to a l
   assertEquals(scheduler.place(request(), 0), idOf(1));
 });
 
+Deno.test("place waits on a busy node rather than where actors hold the CPUs, and there only if nowhere else", () => {
+  const scheduler = cluster([1, 1]);
+  scheduler.report(idOf(0), { free: { cpu: 0 }, lasting: { cpu: CPU / 2 }, queued: 0, meanMs: 10 }, 0);
+  scheduler.report(idOf(1), { free: { cpu: 0 }, lasting: { cpu: CPU }, queued: 100, meanMs: 10 }, 0);
+  assertEquals(scheduler.fitsBesideActors(idOf(0), { cpu: CPU }), false);
+  assertEquals(scheduler.fitsBesideActors(idOf(0), { cpu: CPU / 2 }), true);
+  assertEquals(scheduler.place(request(), 0), idOf(1));
+  assertEquals(scheduler.place(request({ demand: { cpu: CPU / 2 } }), 0), idOf(0));
+  scheduler.leave(idOf(1));
+  assertEquals(scheduler.place(request(), 0), idOf(0));
+});
+
 Deno.test("place sends a task to where its arguments are, unless the wait there costs more than bringing them", () => {
   const scheduler = cluster([1, 1]);
   scheduler.report(idOf(0), { free: { cpu: CPU }, queued: 0, meanMs: 10 }, 0);
