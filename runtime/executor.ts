@@ -518,7 +518,8 @@ export class Executor {
     const { message, scope } = execution;
     const resolved: unknown[] = [];
     for (const { object, outcome: sent } of message.dependencies) {
-      const outcome = sent ?? fetched?.get(object) ?? this.#recentOutcome(object);
+      // What was asked for again may be lost since it was sent.
+      const outcome = fetched?.get(object) ?? sent ?? this.#recentOutcome(object);
       if (outcome?.kind === "error") throw new DependencyFailed(outcome.bytes);
       const now = this.#client.valueNow(entryFor(object, outcome), scope);
       if (now === undefined) return undefined;
