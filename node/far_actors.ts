@@ -426,9 +426,21 @@ export class FarActors {
       }
       call.actor = this.standIn(id);
       call.answers = undefined;
-      this.#sayAgain(call, "where it was");
+      if (this.#isWanted(call)) this.#sayAgain(call, "where it was");
+      else this.#node.fail(call, unavailable(call, "where it was"));
     }
     if (this.places.has(id)) this.#rehome(id);
+  }
+
+  /**
+   * Whether somebody of this node waits for a call. Who was on another one says it again itself, and may have its answer
+   * already, which nobody keeps any more: said from here as well, it would take effect twice.
+   */
+  #isWanted(call: CallRecord): boolean {
+    return [call, ...call.others ?? []].some(({ client }) => {
+      const asker = this.#node.clients.get(client);
+      return asker !== undefined && asker.role !== "peer";
+    });
   }
 
   #sayAgain(call: CallRecord, name: string): void {
