@@ -92,6 +92,9 @@ const CONFIRM_LOOKS = 10, CONFIRM_MS = 20;
 /** How often connections that are missing are made. */
 const REDIAL_MS = 100;
 
+/** How long there may be a connection to a node of which the control store does not know. */
+const STRANGER_MS = 5_000;
+
 /** Starts a node. @throws {RaydError} If the cluster cannot be joined. */
 export async function startDaemon(config: DaemonConfig, surroundings: Surroundings): Promise<Daemon> {
   const { clock } = surroundings;
@@ -364,8 +367,27 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
   });
   const stopLoads = reportLoads(gcs, node, surroundings);
   let cancelRedial: () => void = () => {};
+  /**
+   * A node that has connected, and was gone from the control store before this one had heard of it there, is never said to
+   * be gone: if its machine is silent, nothing else would end the connection.
+   */
+  const strangers = new Map<string, number>();
+  const dropStrangers = () => {
+    const now = clock.now();
+    const unknown = node.cluster!.nodes().map(({ node }) => hex(node.id)).filter((id) => !others.has(id));
+    for (const id of [...strangers.keys()]) if (!gcs.connected || !unknown.includes(id)) strangers.delete(id);
+    for (const id of gcs.connected ? unknown : []) {
+      const since = strangers.get(id) ?? now;
+      strangers.set(id, since);
+      if (now - since < STRANGER_MS) continue;
+      strangers.delete(id);
+      transfers.forget(taskIdFromHex(id));
+      node.nodeGone(taskIdFromHex(id));
+    }
+  };
   const redial = () => {
     connectMissing();
+    dropStrangers();
     cancelRedial = clock.after(REDIAL_MS, redial);
   };
   redial();
