@@ -398,12 +398,18 @@ export class GcsServer {
   #takeOver(): void {
     const now = this.#options.clock.now();
     for (const connection of this.#connections) connection.heardAt = now;
-    const graceMs = this.#chain === ALONE ? LEASE_GRACE_MS : TAKEOVER_GRACE_MS;
+    this.#leaveAbsent(this.#chain === ALONE ? LEASE_GRACE_MS : TAKEOVER_GRACE_MS);
+  }
+
+  /** Clients that are known and have no connection have a grace to come. */
+  #leaveAbsent(graceMs: number): void {
     const known = this.#queues.flatMap((_, i) => {
       const { shard } = this.#member.replica(i);
       return [...shard.clients(), ...shard.leaseholders()];
     });
-    for (const client of new Set(known)) if (!this.#byClient.has(client)) this.#leave(client, graceMs);
+    for (const client of new Set(known)) {
+      if (!this.#byClient.has(client) && !this.#away.has(client)) this.#leave(client, graceMs);
+    }
   }
 
   #welcomeAll(): void {
@@ -512,6 +518,8 @@ export class GcsServer {
         connection.channel.close();
         this.#expire(client);
       }
+      // Of those that were to expire, some may be there still: the disk was full just then.
+      if (this.#leads) this.#leaveAbsent(LEASE_GRACE_MS);
       this.#flush();
       this.#tick();
     });
