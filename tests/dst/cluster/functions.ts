@@ -18,10 +18,15 @@ import { declare } from "../../../runtime/registry.ts";
 
 const MODULE = "rayd:simulated";
 
+/** Tasks are run again however often their nodes die. */
+export const AGAIN: TaskOptions = { retries: 1_000_000 };
+
 /** What a task finds of the isolate that it runs in. */
 export interface Surrounding {
   readonly client: Client;
   readonly clock: Clock;
+  /** Told of what the task holds, and that it does not hold it any more. */
+  readonly holds: (amount: number) => () => void;
 }
 
 /** The isolates of all nodes, by node and number. */
@@ -69,7 +74,7 @@ export const tree = task("tree", async function (depth: number, width: number, m
   }
   const refs = Array.from(
     { length: width },
-    () => client.submit(tree(), [depth - 1, width, ms]) as Ref<unknown>,
+    () => client.submit(tree(AGAIN), [depth - 1, width, ms]) as Ref<unknown>,
   );
   const values = await Promise.all(refs.map((ref) => read<number>(client, ref)));
   for (const ref of refs) letGo(client, ref);
@@ -112,6 +117,31 @@ export const record = task(
     return positions;
   },
 );
+
+/** Has others call an actor, and waits for them. */
+export const recordAll = task(
+  "recordAll",
+  async function (ledger: Handle, name: string, children: number, count: number) {
+    const { client } = here();
+    const refs = Array.from(
+      { length: children },
+      (_, i) => client.submit(record(AGAIN), [ledger, `${name}-${i}`, count, i]) as Ref<unknown>,
+    );
+    const positions = await Promise.all(refs.map((ref) => read<number[]>(client, ref)));
+    for (const ref of refs) letGo(client, ref);
+    client.disown(ledger, entryOfHandle(ledger));
+    return positions;
+  },
+);
+
+/** Holds so much of the resource "slot" for a while. */
+export const hold = task("hold", async function (slots: number, ms: number) {
+  const surrounding = here();
+  const release = surrounding.holds(slots);
+  await sleep(surrounding, ms);
+  release();
+  return "held";
+});
 
 /** Fails, as user code may. */
 export const fail = task("fail", async function (why: string) {

@@ -28,6 +28,8 @@ export interface IsolateServices {
   openStore(): ObjectStore;
   /** How long a process takes to start. */
   startMs(): number;
+  /** A task holds something, until its process ends or what is returned is called. */
+  holds(by: SimProcess, amount: number): () => void;
   /** The node's operating system tells it something. */
   tell(news: () => void): void;
 }
@@ -47,7 +49,10 @@ export function simIsolates(host: IsolateServices): IsolateFactory {
         ended = true;
         host.tell(() => exited("its host process ended with SIGKILL"));
       });
-      process.clock.after(host.startMs(), () => begin(host, process, number, claims));
+      process.clock.after(host.startMs(), () => {
+        // One that cannot reach its node ends.
+        begin(host, process, number, claims).catch(() => process.kill());
+      });
       return {
         claims,
         terminate() {
@@ -84,6 +89,10 @@ async function begin(
     closed: () => process.kill(),
   });
   const executor = new Executor(client, claims, clock, number);
-  isolates.set(`${host.node}/${number}`, { client, clock });
+  isolates.set(`${host.node}/${number}`, {
+    client,
+    clock,
+    holds: (amount) => host.holds(process, amount),
+  });
   await client.connect({ conn: stream as Deno.Conn, token: host.token, store: host.openStore() });
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { assert } from "@std/assert";
 import { DisconnectedError } from "../../../core/errors.ts";
 import { CPU, RESOURCE_UNIT } from "../../../core/options.ts";
 import { type Daemon, startDaemon } from "../../../node/daemon.ts";
@@ -21,6 +22,12 @@ export const TOKEN = "ab".repeat(32);
 /** Where the control store is. */
 export const STORE_PORT = 6380;
 
+/** How soon a node is started again that could not join. */
+const JOIN_AGAIN_MS = 300;
+
+/** How much each node has of the resource "slot". */
+const SLOTS = 2;
+
 const STORE_BYTES = 4 * 1024 * 1024;
 
 /** A node and its host. */
@@ -32,15 +39,16 @@ export class SimNode {
   readonly isolates = new Set<SimProcess>();
   /** Once it is up. */
   daemon: Daemon | undefined;
-  /** Why it did not come up. */
-  failure: Error | undefined;
-  readonly #world: Cluster;
+  /** It is ending. */
+  leaving = false;
+  readonly world: Cluster;
   readonly #network: Network;
   #store: ObjectStore | undefined;
+  #held = 0;
   #accept: ((stream: ByteStream) => void) | undefined;
 
   constructor(world: Cluster, id: string, host: string, role: "head" | "worker", cpus: number) {
-    this.#world = world;
+    this.world = world;
     this.#network = world.network;
     this.id = id;
     this.host = host;
@@ -58,7 +66,7 @@ export class SimNode {
       hostname: host,
       checkHostname: () => {},
       socket: "",
-      resources: { [CPU]: cpus * RESOURCE_UNIT },
+      resources: { [CPU]: cpus * RESOURCE_UNIT, slot: SLOTS * RESOURCE_UNIT },
       labels: {},
       spillPath: world.directory,
       codeDirectory: `${world.directory}/code`,
@@ -68,8 +76,15 @@ export class SimNode {
       startedAt: 0,
     }, this.#surroundings()).then(
       (daemon) => this.daemon = daemon,
-      (error) => this.failure = error,
+      () => this.#couldNotJoin(),
     );
+  }
+
+  /** The control store was away, most likely: its process ends, and whoever started it starts another one. */
+  #couldNotJoin(): void {
+    if (!this.process.alive) return;
+    this.process.kill();
+    this.world.time.after(JOIN_AGAIN_MS, () => this.world.addNode(this.role));
   }
 
   /** Connects a process of this host. */
@@ -82,9 +97,20 @@ export class SimNode {
     return await Promise.resolve(here);
   }
 
+  /** Lets what runs here end, for a while, and ends. @param left Told when it has. */
+  leave(deadlineMs: number, left: () => void): void {
+    const { daemon } = this;
+    if (daemon === undefined || this.leaving) return;
+    this.leaving = true;
+    daemon.drain(deadlineMs).then(() => daemon.close()).then(() => {
+      this.process.kill();
+      left();
+    });
+  }
+
   /** Another user of the node's store. */
   openStore(): ObjectStore {
-    return this.#world.keep(ObjectStore.open(this.#world.library, this.#store!.path));
+    return this.world.keep(ObjectStore.open(this.world.library, this.#store!.path));
   }
 
   /** The node stands still, with its isolates. */
@@ -96,9 +122,23 @@ export class SimNode {
     for (const process of [this.process, ...this.isolates]) process.resume();
   }
 
+  /** A task holds some of the resource "slot": there is not more of it than there is. */
+  #holds(isolate: SimProcess, amount: number): () => void {
+    this.#held += amount;
+    assert(this.#held <= SLOTS, `tasks hold ${this.#held} of ${SLOTS} slots on ${this.host}`);
+    let released = false;
+    const release = () => {
+      if (released) return;
+      released = true;
+      this.#held -= amount;
+    };
+    isolate.onEnd(release);
+    return release;
+  }
+
   #surroundings(): Surroundings {
     const { process } = this;
-    const world = this.#world;
+    const world = this.world;
     const network = this.#network;
     return {
       clock: process.clock,
@@ -144,6 +184,7 @@ export class SimNode {
           connect: (isolate) => this.connect(isolate),
           openStore: () => this.openStore(),
           startMs: () => 5 + world.below(20),
+          holds: (isolate, amount) => this.#holds(isolate, amount),
           tell: (news) => void process.clock.after(world.below(3), news),
         }),
       watchMemory: () => () => {},

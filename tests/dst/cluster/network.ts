@@ -33,6 +33,9 @@ interface Listening {
 /** What may be written to a stream before any of it has arrived. */
 const WINDOW_BYTES = 256 * 1024;
 
+/** How soon it is tried again to connect where no answer comes; twice as long each time. */
+const DIAL_AGAIN_MS = 1_000;
+
 /** From process to process on one host. */
 const LOCAL_MS = 0.05;
 
@@ -77,12 +80,17 @@ export class Network {
   /** Connects. @throws {DisconnectedError} If nobody listens there, or no answer comes. */
   dial(from: SimProcess, hostname: string, port: number): Promise<ByteStream> {
     const { promise, resolve, reject } = Promise.withResolvers<ByteStream>();
-    const late = from.clock.after(
-      DIAL_MS_MAX,
-      () => reject(new DisconnectedError(`${hostname}:${port} did not answer within ${DIAL_MS_MAX} ms`)),
-    );
-    const arrive = () => {
-      if (!this.#open(from.host, hostname) || !this.#open(hostname, from.host)) return;
+    let over = false;
+    const late = from.clock.after(DIAL_MS_MAX, () => {
+      over = true;
+      reject(new DisconnectedError(`${hostname}:${port} did not answer within ${DIAL_MS_MAX} ms`));
+    });
+    const arrive = (againMs: number) => {
+      if (over) return;
+      if (!this.#open(from.host, hostname) || !this.#open(hostname, from.host)) {
+        return this.time.after(againMs, () => arrive(againMs * 2));
+      }
+      over = true;
       const listening = this.#ports.get(`${hostname}:${port}`);
       from.run(() => {
         late();
@@ -96,7 +104,7 @@ export class Network {
         resolve(here);
       });
     };
-    this.time.after(2 * this.#delay(from.host, hostname), arrive);
+    this.time.after(2 * this.#delay(from.host, hostname), () => arrive(DIAL_AGAIN_MS));
     return promise;
   }
 
@@ -114,7 +122,7 @@ export class Network {
     });
     for (const [process, input, output] of [[a, back, there], [b, there, back]] as const) {
       process.onEnd(() => {
-        input.abandon();
+        input.forsake();
         if (!this.#dark.has(process.host)) output.cutShort();
       });
     }
@@ -254,7 +262,14 @@ class Pipe {
     this.end();
   }
 
-  /** The reader is gone. */
+  /** The reader's process has ended. */
+  forsake(): void {
+    this.#abandoned = true;
+    this.#arrived.length = 0;
+    this.#reader = undefined;
+  }
+
+  /** The reader closes it. */
   abandon(): void {
     this.#abandoned = true;
     this.#arrived.length = 0;

@@ -24,14 +24,18 @@ export class Program {
   readonly client: Client;
   /** It has come to its end, or its node has. */
   ended = false;
+  /** It came to its own end. */
+  finished = false;
   /** What was wrong. */
   failure: Error | undefined;
+  readonly script: Script;
   readonly #scope: Scope;
 
   constructor(world: Cluster, name: string, node: SimNode, script: Script) {
     this.world = world;
     this.name = name;
     this.node = node;
+    this.script = script;
     this.process = new SimProcess(name, node.host, world.time);
     this.job = taskIdFromBytes(Uint8Array.from({ length: 16 }, () => world.below(256)));
     this.#scope = scopeOf(this.job);
@@ -55,19 +59,36 @@ export class Program {
     return this.world.below(n);
   }
 
+  log(what: string): void {
+    this.world.log(this.node, "program", what);
+  }
+
+  /** Lets virtual time go by. */
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => this.process.clock.after(ms, resolve));
+  }
+
   async #run(script: Script): Promise<void> {
+    const { node } = this;
     try {
-      const stream = await this.node.connect(this.process);
+      const stream = await node.connect(this.process);
       await this.client.connect({
         conn: stream as Deno.Conn,
         token: this.world.token,
-        store: this.node.openStore(),
+        store: node.openStore(),
       });
       await script(this);
+      this.finished = true;
     } catch (error) {
-      if (this.process.alive) this.failure = error as Error;
+      // It is told that its node ends before it ends with it.
+      if (this.process.alive && !node.leaving) {
+        this.failure = new Error(`${this.name} (${script.name}): ${(error as Error).message}`, {
+          cause: error,
+        });
+      }
     }
     this.client.end(new UsageError("The program has ended"));
-    this.ended = true;
+    if (this.finished) this.ended = true;
+    else this.process.kill();
   }
 }

@@ -57,6 +57,11 @@ export class SimStore {
     });
   }
 
+  /** Its disk has no room any more, or has again. */
+  fill(full: boolean): void {
+    for (const disk of this.disks) disk.full = full;
+  }
+
   /** All keys that there are. */
   keys(): string[] {
     return this.disks.flatMap((disk) => [...disk.scan("", "")].map(([key]) => key)).sort();

@@ -1,0 +1,206 @@
+/**
+ * What befalls a simulated cluster, one thing after the other, as the seed has it: processes end or stand still, hosts go dark,
+ * links are cut, the control store's disk fills up, nodes leave and join.
+ *
+ * @module
+ */
+
+import type { SimNode } from "./machine.ts";
+import type { SimProcess } from "./process.ts";
+import type { Cluster } from "./world.ts";
+
+/** How much trouble there is. */
+export interface FatePlan {
+  /** How long, in milliseconds; and how often something happens. */
+  readonly troubleMs: number;
+  readonly everyMs: number;
+  /** How often a process ends as it is about to write something. */
+  readonly strikes: number;
+  /** Whether nodes live that programs are connected to. */
+  readonly sparesHomes: boolean;
+}
+
+/** How long a node that leaves gently may take. */
+const DRAIN_MS = 3_000;
+
+/** Brings trouble, until it heals. */
+export class Fate {
+  readonly counts: Record<string, number> = {};
+  readonly #world: Cluster;
+  readonly #plan: FatePlan;
+  #over = false;
+
+  constructor(world: Cluster, plan: FatePlan) {
+    this.#world = world;
+    this.#plan = plan;
+    world.network.beforeWrite = (process) => this.#strike(process);
+    this.#next();
+    world.time.after(plan.troubleMs, () => this.heal());
+  }
+
+  /** Whether it has left everybody alone for good. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** All goes on, and nothing happens any more. */
+  heal(): void {
+    this.#over = true;
+    this.#world.log(undefined, "fate", "heals");
+    const { network, store, nodes } = this.#world;
+    network.calm = true;
+    network.mendAll();
+    store.fill(false);
+    if (!store.process.alive) store.start();
+    store.process.resume();
+    for (const node of nodes) if (node.process.alive) node.resume();
+  }
+
+  #next(): void {
+    const { time, chance } = this.#world;
+    time.after(this.#plan.everyMs * (0.3 + 1.4 * chance()), () => {
+      if (this.#over) return;
+      this.#happens();
+      this.#next();
+    });
+  }
+
+  #happens(): void {
+    const { below, chance } = this.#world;
+    const nodes = this.#world.nodes.filter(({ process, daemon }) => process.alive && daemon !== undefined);
+    const node = nodes[below(nodes.length)];
+    if (node === undefined) return;
+    const kind = chance();
+    if (kind < 0.16) this.#killNode(node);
+    else if (kind < 0.3) this.#killIsolate(node);
+    else if (kind < 0.44) this.#pause(node);
+    else if (kind < 0.5) this.#darken(node);
+    else if (kind < 0.68) this.#part(node);
+    else if (kind < 0.76) this.#killStore();
+    else if (kind < 0.82) this.#fillStore();
+    else if (kind < 0.87) this.#pauseStore();
+    else if (kind < 0.95) this.#leave(node);
+    else this.#count("join", () => this.#join(0));
+  }
+
+  /** Does what it is called by the first word. */
+  #count(what: string, work: () => void): void {
+    const kind = what.replace(/ host.*/, "");
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1;
+    this.#world.log(undefined, "fate", what);
+    work();
+  }
+
+  #spared(node: SimNode): boolean {
+    return this.#plan.sparesHomes && this.#world.isHome(node);
+  }
+
+  #killNode(node: SimNode): void {
+    if (this.#spared(node)) return;
+    this.#count(`kill ${node.host}`, () => {
+      node.process.kill();
+      this.#join(this.#world.below(800));
+    });
+  }
+
+  #darken(node: SimNode): void {
+    if (this.#spared(node)) return;
+    this.#count(`dark ${node.host}`, () => {
+      this.#world.network.darken(node.host);
+      node.process.kill();
+      this.#join(this.#world.below(800));
+    });
+  }
+
+  #killIsolate(node: SimNode): void {
+    const isolates = [...node.isolates];
+    const isolate = isolates[this.#world.below(isolates.length)];
+    if (isolate !== undefined) this.#count("isolate", () => isolate.kill());
+  }
+
+  #pause(node: SimNode): void {
+    this.#count(`pause ${node.host}`, () => {
+      node.pause();
+      const ms = this.#world.chance() < 0.5 ? this.#world.below(500) : this.#world.below(6_000);
+      this.#world.time.after(ms, () => node.resume());
+    });
+  }
+
+  /** A host and some others, or the control store, do not hear each other; or one not the other. */
+  #part(node: SimNode): void {
+    const { network, time, nodes, store, chance, below } = this.#world;
+    const others = [...nodes.filter((other) => other !== node && other.process.alive), store];
+    const whole = chance() < 0.4;
+    const direction = below(3);
+    const ms = chance() < 0.5 ? below(400) : below(7_000);
+    this.#count(`${whole ? "cut off" : "part"} ${node.host}`, () => {
+      for (const { host } of whole ? others : [others[below(others.length)]!]) {
+        const links = [[node.host, host], [host, node.host]] as const;
+        for (
+          const [from, to] of direction === 0 ? links : direction === 1 ? links.slice(0, 1) : links.slice(1)
+        ) {
+          network.cut(from, to);
+          time.after(ms, () => network.mend(from, to));
+        }
+      }
+    });
+  }
+
+  #killStore(): void {
+    const { store, time, chance, below } = this.#world;
+    if (!store.process.alive) return;
+    this.#count("store", () => {
+      store.process.kill();
+      const ms = chance() < 0.6 ? below(600) : below(6_000);
+      time.after(ms, () => {
+        if (!store.process.alive) store.start();
+      });
+    });
+  }
+
+  #fillStore(): void {
+    const { store, time, below } = this.#world;
+    this.#count("full", () => {
+      store.fill(true);
+      time.after(below(1_000), () => store.fill(false));
+    });
+  }
+
+  #pauseStore(): void {
+    const { store, time, below } = this.#world;
+    this.#count("pause store", () => {
+      const { process } = store;
+      process.pause();
+      time.after(below(4_000), () => process.resume());
+    });
+  }
+
+  /** A node is asked to end, and does so when what runs there has ended. */
+  #leave(node: SimNode): void {
+    if (this.#spared(node) || node.leaving) return;
+    this.#count(`leave ${node.host}`, () => {
+      node.leave(DRAIN_MS, () => {
+        if (!this.#over) this.#join(this.#world.below(500));
+      });
+    });
+  }
+
+  #join(afterMs: number): void {
+    this.#world.time.after(afterMs, () => {
+      if (this.#world.nodes.filter(({ process }) => process.alive).length >= NODES_MAX) return;
+      this.#world.addNode("worker");
+    });
+  }
+
+  #strike(process: SimProcess): void {
+    if (this.#over || this.#plan.strikes === 0 || this.#world.chance() >= this.#plan.strikes) return;
+    const node = this.#world.nodes.find((each) => each.process === process);
+    if (node !== undefined) return this.#killNode(node);
+    if (process === this.#world.store.process) return this.#killStore();
+    for (const { isolates } of this.#world.nodes) {
+      if (isolates.has(process)) return this.#count("isolate", () => process.kill());
+    }
+  }
+}
+
+const NODES_MAX = 6;

@@ -1,0 +1,263 @@
+/**
+ * What simulated programs do: each script's outcome is known, whatever befalls the cluster meanwhile, as long as the program's
+ * own node lives.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { TaskError } from "../../../core/errors.ts";
+import { taskIdFromBytes, taskIdFromHex } from "../../../core/ids.ts";
+import type { Client } from "../../../runtime/client.ts";
+import { entryOfHandle as entryOf, type Handle } from "../../../runtime/handle.ts";
+import type { Ref } from "../../../runtime/ref.ts";
+import {
+  add,
+  AGAIN,
+  call,
+  fail,
+  found,
+  hold,
+  ledger,
+  ledgerOptions,
+  letGo,
+  make,
+  measure,
+  read,
+  record,
+  recordAll,
+  tree,
+} from "./functions.ts";
+import { Book } from "./book.ts";
+import type { Program, Script } from "./program.ts";
+
+/** A graph of tasks, of which some results are read. */
+export const sums: Script = async (program) => {
+  const { client } = program;
+  const made: { readonly ref: Ref<unknown>; readonly value: number }[] = [];
+  const count = 10 + program.below(40);
+  for (let i = 0; i < count; i++) {
+    const terms = Array.from({ length: program.below(4) }, () => made[program.below(made.length)])
+      .filter((term) => term !== undefined);
+    const target = add({ ...AGAIN, ...(program.below(5) === 0 ? { spread: true } : {}) });
+    const ref = client.submit(
+      target,
+      [program.below(3) === 0 ? 0 : program.below(40), i, ...terms.map((term) => term.ref)],
+    ) as Ref<unknown>;
+    made.push({ ref, value: terms.reduce((sum, { value }) => sum + value, i) });
+    if (program.below(6) === 0) await program.sleep(program.below(60));
+    if (program.below(8) === 0 && made.length > 5) {
+      const [gone] = made.splice(program.below(made.length), 1);
+      letGo(client, gone!.ref);
+    }
+  }
+  for (const { ref, value } of made) assertEquals(await read<number>(client, ref), value, "a sum is wrong");
+  for (const { ref } of made) letGo(client, ref);
+};
+
+/** Trees of tasks that wait for their children. */
+export const forest: Script = async (program) => {
+  const { client } = program;
+  for (let i = 0; i < 1 + program.below(3); i++) {
+    const depth = 1 + program.below(3), width = 1 + program.below(3);
+    const ref = client.submit(tree(AGAIN), [depth, width, program.below(60)]) as Ref<unknown>;
+    assertEquals(await read<number>(client, ref), width ** depth, "a tree's leaves were counted wrong");
+    letGo(client, ref);
+  }
+};
+
+/** Large objects that are read at once, and much later. */
+export const texts: Script = async (program) => {
+  const { client } = program;
+  const made = Array.from({ length: 2 + program.below(4) }, (_, i) => {
+    const name = `${program.name}-${i} `, size = 20_000 + program.below(60_000);
+    const target = make({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
+    return { name, size, ref: client.submit(target, [name, size, program.below(20)]) as Ref<unknown> };
+  });
+  for (let round = 0; round < 3; round++) {
+    const chosen = made.filter(() => program.below(2) === 0);
+    const target = measure({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
+    const ref = client.submit(
+      target,
+      [chosen.map(({ name }) => name), ...chosen.map((each) => each.ref)],
+    ) as Ref<unknown>;
+    const length = chosen.reduce((sum, { size }) => sum + size, 0);
+    assertEquals(await read<number>(client, ref), length, "texts have another length");
+    letGo(client, ref);
+    await program.sleep(program.below(1500));
+  }
+  for (const { ref } of made) letGo(client, ref);
+};
+
+/** Tasks that hold something that there is little of. */
+export const slots: Script = async (program) => {
+  const { client } = program;
+  const refs = Array.from({ length: 5 + program.below(15) }, () => {
+    const slot = 1 + program.below(2);
+    const target = hold({ ...AGAIN, cpus: 0.1, resources: { slot } });
+    return client.submit(target, [slot, program.below(60)]) as Ref<unknown>;
+  });
+  for (const ref of refs) {
+    assertEquals(await read(client, ref), "held");
+    letGo(client, ref);
+  }
+};
+
+/** Functions that throw. */
+export const failures: Script = async (program) => {
+  const { client } = program;
+  for (let i = 0; i < 3; i++) {
+    const ref = client.submit(fail(AGAIN), [`because of ${i}`]) as Ref<unknown>;
+    const after = client.submit(add(AGAIN), [0, ref]) as Ref<unknown>;
+    for (const each of [ref, after]) {
+      const error = await read(client, each).then(() => undefined, (error) => error);
+      assert(error instanceof TaskError, `a function that throws gives ${error}`);
+      assert(error.message.includes(`because of ${i}`), `another error: ${error.message}`);
+      letGo(client, each);
+    }
+  }
+};
+
+/** A ledger of the program's own, called by the program and its tasks. */
+export const ownLedger: Script = async (program) => {
+  const { client } = program;
+  const book = new Book(program.name);
+  const actor = ledger(client, ledgerOptions(someOptions(program)));
+  await useLedger(program, actor, book);
+  await finish(client, actor, book, true);
+  letGo(client, actor);
+};
+
+/** A ledger that several programs find by its name, and that outlives them. */
+export const sharedLedger: Script = async (program) => {
+  const { client, world } = program;
+  const name = `shared-${program.below(2)}`;
+  const actor = await namedLedger(program, name);
+  await useLedger(program, actor, world.book(name));
+  letGo(client, actor);
+};
+
+/** A ledger that is there under its key. */
+export const keyedLedger: Script = async (program) => {
+  const { client, world } = program;
+  const key = program.below(2);
+  const actor = keyed(client, key);
+  await useLedger(program, actor, world.book(`keyed-${key}`));
+  if (program.below(2) === 0) {
+    await program.sleep(program.below(2000));
+    await useLedger(program, actor, world.book(`keyed-${key}`), "-again");
+  }
+  letGo(client, actor);
+};
+
+/** All scripts that may come in any order. */
+export const SCRIPTS: readonly Script[] = [
+  sums,
+  forest,
+  texts,
+  slots,
+  failures,
+  ownLedger,
+  ownLedger,
+  sharedLedger,
+  sharedLedger,
+  keyedLedger,
+  keyedLedger,
+];
+
+/** In the end: all ledgers that outlive their programs have what they must, and are ended. */
+export const settleLedgers: Script = async (program) => {
+  const { client, world } = program;
+  for (const book of world.books.values()) {
+    const actor = book.name.startsWith("keyed-")
+      ? keyed(client, Number(book.name.slice("keyed-".length)))
+      : await namedLedger(program, book.name);
+    await finish(client, actor, book, !world.lostPrograms);
+    client.killActor(entryOf(actor), false);
+    await client.awaitDeath(entryOf(actor));
+    letGo(client, actor);
+  }
+};
+
+function someOptions(program: Program): Parameters<typeof ledgerOptions>[0] {
+  return {
+    ...(program.below(2) === 0 ? { checkpoint: { every: 1 + program.below(8) } } : {}),
+    ...(program.below(3) === 0 ? { cpus: 0.5 } : {}),
+    ...(program.below(3) === 0 ? { isolate: "shared" as const } : {}),
+    ...(program.below(4) === 0 ? { spread: true } : {}),
+  };
+}
+
+/** Finds a ledger by its name, or makes it. */
+async function namedLedger(program: Program, name: string): Promise<Handle> {
+  const { client } = program;
+  for (;;) {
+    const known = await client.findActor("default", name);
+    if (known !== null) return found(client, taskIdFromHex(known.id));
+    const actor = ledger(client, ledgerOptions({ ...someOptions(program), name, detached: true }));
+    try {
+      await client.value(entryOf(actor), Infinity);
+      return actor;
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ACTOR_NAME_TAKEN") throw error;
+      letGo(client, actor);
+    }
+  }
+}
+
+function keyed(client: Client, key: number): Handle {
+  const id = taskIdFromBytes(new Uint8Array(16).fill(0xa0 + key));
+  return ledger(
+    client,
+    ledgerOptions({ idle: "300ms", detached: true, checkpoint: { every: 4 + key } }, true),
+    id,
+  );
+}
+
+/** Calls a ledger from the program itself and from tasks. */
+async function useLedger(program: Program, actor: Handle, book: Book, suffix = ""): Promise<void> {
+  const { client } = program;
+  const name = program.name + suffix;
+  const own: { readonly entry: string; readonly ref: Ref<unknown> }[] = [];
+  const tasks: { readonly name: string; readonly ref: Ref<unknown>; readonly nested: boolean }[] = [];
+  for (let i = 0, steps = 3 + program.below(8); i < steps; i++) {
+    if (program.below(2) === 0) {
+      const entry = `${name}.${own.length}`;
+      own.push({ entry, ref: call(client, actor, "enter", [entry, program.below(3) * program.below(10)]) });
+    } else {
+      const caller = `${name}-task${i}`;
+      const options = { ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) };
+      const nested = program.below(3) === 0;
+      const args = nested
+        ? [actor, caller, 1 + program.below(3), 1 + program.below(4)]
+        : [actor, caller, 1 + program.below(6), program.below(30)];
+      tasks.push({
+        name: caller,
+        nested,
+        ref: client.submit(nested ? recordAll(options) : record(options), args) as Ref<unknown>,
+      });
+    }
+    if (program.below(3) === 0) await program.sleep(program.below(200));
+  }
+  for (const { entry, ref } of own) {
+    const position = await read<number>(client, ref);
+    program.log(`${entry} is answered with ${position}`);
+    book.answered(entry, position);
+    letGo(client, ref);
+  }
+  for (const { name, ref, nested } of tasks) {
+    const positions = await read<number[] | number[][]>(client, ref);
+    letGo(client, ref);
+    if (nested) {
+      (positions as number[][]).forEach((each, child) =>
+        each.forEach((position, i) => book.answered(`${name}-${child}.${i}`, position))
+      );
+    } else (positions as number[]).forEach((position, i) => book.answered(`${name}.${i}`, position));
+  }
+}
+
+async function finish(client: Client, actor: Handle, book: Book, whole: boolean): Promise<void> {
+  const ref = call(client, actor, "all", []);
+  book.check(await read<string[]>(client, ref), whole);
+  letGo(client, ref);
+}
