@@ -11,7 +11,8 @@
  * @module
  */
 
-import { type Key, open, type RootDatabase } from "lmdb";
+import * as lmdb from "lmdb";
+import type { Key, RootDatabase } from "lmdb";
 import { UsageError } from "../core/errors.ts";
 import { taskIdFromBytes, writeObjectId } from "../core/ids.ts";
 import type { ObjectId, TaskId } from "../core/ids.ts";
@@ -35,7 +36,7 @@ export class LmdbStorage implements ShardStorage {
    * @throws {UsageError} If it holds what another version wrote.
    */
   constructor(path: string) {
-    this.#db = open<Uint8Array, Key>({
+    this.#db = lmdb.open<Uint8Array, Key>({
       path,
       encoding: "binary",
       noSubdir: false,
@@ -55,7 +56,7 @@ export class LmdbStorage implements ShardStorage {
     const sum = format === FORMAT ? this.getMeta(SUM) : undefined;
     if (sum !== undefined) this.#sum = ShardSum.fromBytes(sum)!;
     else {
-      for (const { key, value } of this.#db.getRange()) this.#sum.add(key as string, value);
+      for (const { key, value } of this.#db.getRange()) this.#sum.add(keyBytes(key), value);
       this.transaction(() => this.putMeta("format", Uint8Array.of(FORMAT)));
     }
   }
@@ -137,10 +138,11 @@ export class LmdbStorage implements ShardStorage {
     const before = this.#db.get(key);
     if (before === undefined && value === undefined) return;
     this.#changed = true;
-    if (before !== undefined) this.#sum.remove(key, before);
+    const bytes = keyBytes(key);
+    if (before !== undefined) this.#sum.remove(bytes, before);
     if (value === undefined) this.#db.removeSync(key);
     else {
-      this.#sum.add(key, value);
+      this.#sum.add(bytes, value);
       this.#db.putSync(key, value);
     }
   }
@@ -150,6 +152,10 @@ export class LmdbStorage implements ShardStorage {
     await this.#db.close();
   }
 }
+
+/** A key as it is on disk. The package has this, and does not declare it. */
+const keyBytes =
+  (lmdb as unknown as { readonly keyValueToBuffer: (key: Key) => Uint8Array }).keyValueToBuffer;
 
 /** lmdb-js reads into memory that it uses again, and a Buffer's own slice() is no copy. */
 function copied(bytes: Uint8Array, from: number): Uint8Array {

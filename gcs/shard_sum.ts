@@ -22,14 +22,14 @@ export class ShardSum {
   sum = 0;
   commits = 0;
 
-  /** A record has come. */
-  add(key: string, value: Uint8Array): void {
+  /** A record has come. @param key As it is on disk. */
+  add(key: Uint8Array, value: Uint8Array): void {
     this.count++;
     this.sum = (this.sum + hashOf(key, value)) % MODULUS;
   }
 
-  /** A record has gone. */
-  remove(key: string, value: Uint8Array): void {
+  /** A record has gone. @param key As it is on disk. */
+  remove(key: Uint8Array, value: Uint8Array): void {
     this.count--;
     this.sum = (this.sum - hashOf(key, value) + MODULUS) % MODULUS;
   }
@@ -61,9 +61,9 @@ export class ShardSum {
   }
 }
 
-/** The key begins what the checksum of the value goes on from: by FNV-1a over its characters, as a call of crc32 costs more. */
-function hashOf(key: string, value: Uint8Array): number {
+/** The key begins what the checksum of the value goes on from: by FNV-1a, as a call of crc32 costs more for a few bytes. */
+function hashOf(key: Uint8Array, value: Uint8Array): number {
   let hash = 0x811c9dc5;
-  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key[i]!, 0x01000193);
   return crc32(value, hash >>> 0);
 }

@@ -55,11 +55,10 @@ function checkShard(file: string, complete: boolean): string | undefined {
 /** Looks at a shard's file. @param bytes All of it. @throws {DamagedFileError} If it is not as it was written. */
 export function checkShardFile(bytes: Uint8Array): void {
   const sum = new ShardSum();
-  const text = new TextDecoder();
   let stored: Uint8Array | undefined, format = 0;
   const { before } = readLmdb(bytes, (key, value) => {
     if (isText(key, SUM_KEY)) stored = value;
-    else sum.add(text.decode(key), value);
+    else sum.add(key, value);
     if (isText(key, FORMAT_KEY)) format = value[0] ?? 0;
   });
   if (stored === undefined) {

@@ -79,6 +79,20 @@ Deno.test("no damage of a shard's file that changes what it has goes unnoticed, 
   assert(noticed > 500 && harmless > 20, `${noticed} were noticed, and ${harmless} were of no consequence`);
 });
 
+Deno.test("whatever a key is made of, as clients' ids are of any bytes, it is no damage", async () => {
+  using directory = temporary();
+  const storage = new LmdbStorage(directory.path);
+  for (let code = 0; code < 0x900; code++) {
+    const name = `c${String.fromCharCode(code)}`.repeat(1 + code % 40);
+    storage.put(name, { value: Uint8Array.of(code), revision: code, lease: "" });
+    storage.putMeta(name, Uint8Array.of(code));
+    if (code % 3 === 0) storage.delete(name);
+    if (code % 5 === 0) storage.putMeta(name, Uint8Array.of(code, 1));
+  }
+  await storage.close();
+  checkShardFile(Deno.readFileSync(`${directory.path}/data.mdb`));
+});
+
 Deno.test("a shard whose last commit is gone is damaged, though what is there is whole", async () => {
   using directory = temporary();
   await fill(directory.path);
