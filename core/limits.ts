@@ -49,6 +49,12 @@ export const STREAM_WINDOW_ITEMS = 32;
 /** How often a task is run again after its worker died, unless its options say otherwise. */
 export const RETRIES_DEFAULT = 3;
 
+/** An isolate that has had nothing to do for so long ends, unless it is kept ready for programs. */
+export const ISOLATE_IDLE_MS = 60_000;
+
+/** Isolates are kept ready until no program has run in the cluster for so long. */
+export const PROGRAM_IDLE_MS = 5 * 60_000;
+
 /** A key of the key-value table, in UTF-8; and its value, packed. */
 export const KEY_BYTES_MAX = 512;
 export const KEY_VALUE_BYTES_MAX = 1024 * 1024;

@@ -167,6 +167,8 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
   const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
   const revisions = new Map<string, number>();
+  /** Programs of all nodes. */
+  const programsThere = new Set<string>();
   const registry = actorRegistry(gcs, leases, config.id, JOBS);
   const transfers = new Transfers({
     id: taskIdFromHex(config.id),
@@ -216,6 +218,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
         }).map(({ value }) => value),
       jobStarted: (job, pid) => jobs.started(hex(job), pid, Math.round(wallClock())),
       jobEnded: (job) => jobs.ended(hex(job)),
+      programsRun: () => programsThere.size > 0,
       registry,
       keyValues: clusterTable(gcs),
       ...groupRecords(gcs, leases, (error) => log("warn", `Cannot remove a group: ${error.message}`)),
@@ -353,6 +356,11 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     storeBytes: () => store.stats().used,
     users: () => node.memoryUsers(),
     stop: (isolate, reason) => node.stopForMemory(isolate, reason),
+  });
+  await gcs.watch(JOBS, (key, value) => {
+    if (value === undefined) return void programsThere.delete(key);
+    programsThere.add(key);
+    node.programsRun();
   });
   await gcs.watch(GROUPS, (key, value) => {
     const removed = value?.length === 0;

@@ -8,6 +8,7 @@
 import { WorkerCrashedError } from "../core/errors.ts";
 import { CLAIM_SLOTS, ISOLATE_START_MS_MAX } from "../core/limits.ts";
 import { CLAIM_STARTED, claimWord } from "../core/messages.ts";
+import { IdleIsolates } from "./idle_isolates.ts";
 import type { NodeParts } from "./parts.ts";
 import type { Isolate, Residents } from "./peers.ts";
 import { TaskRecord } from "./tasks.ts";
@@ -19,6 +20,7 @@ export class Isolates {
   readonly #node: NodeParts;
   /** Those that run, or are starting. */
   readonly byNumber = new Map<number, Isolate>();
+  readonly #idle: IdleIsolates;
   #nextNumber = 1;
   /** Isolates in a row that did not start. */
   failedStarts = 0;
@@ -28,6 +30,40 @@ export class Isolates {
   /** @param node What the node is made of. */
   constructor(node: NodeParts) {
     this.#node = node;
+    this.#idle = new IdleIsolates(node.options.isolatesWarm, node.clock.now());
+  }
+
+  /** Those that have had nothing to do for a while end. */
+  look(): void {
+    const now = this.#node.now();
+    if (this.#programsRun()) this.#idle.programRuns(now);
+    const tasks = [...this.byNumber.values()].filter(({ residents }) => residents === undefined);
+    const candidates = tasks.map(({ number, client, executions }) => ({
+      number,
+      busy: client === undefined || executions.size > 0,
+    }));
+    for (const number of this.#idle.toEnd(now, candidates)) this.end(this.byNumber.get(number)!, false);
+  }
+
+  /** A program has come, to this node or another one: what is kept ready for its tasks is started, if it had ended. */
+  wake(): void {
+    const now = this.#node.now();
+    this.#idle.programRuns(now);
+    this.#startMissing(now);
+  }
+
+  #programsRun(): boolean {
+    const { programs, options } = this.#node;
+    return options.abroad === undefined || programs.any || options.abroad.programsRun();
+  }
+
+  #startMissing(now: number): void {
+    if (this.broken !== undefined || this.#node.closed) return;
+    const there = [...this.byNumber.values()].filter(({ residents }) => residents === undefined).length;
+    for (let i = there; i < this.#idle.floor(now); i++) {
+      this.#node.executions.scheduler.spawnStarted();
+      this.start();
+    }
   }
 
   /** Starts one. @param residents Of an isolate that is to carry actors. */
@@ -102,10 +138,7 @@ export class Isolates {
       charge,
       now: this.#node.now(),
     });
-    if (this.#node.executions.scheduler.isolates < this.#node.options.isolatesWarm && !this.#node.closed) {
-      this.#node.executions.scheduler.spawnStarted();
-      this.start();
-    }
+    this.#startMissing(this.#node.now());
   }
 
   /** Isolates do not start here: no task will ever run. Whoever waits is told, and whoever comes. */

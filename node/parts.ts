@@ -70,6 +70,8 @@ export interface Abroad {
   /** A program has connected to this node, or is gone. */
   jobStarted(job: TaskId, pid: number): void;
   jobEnded(job: TaskId): void;
+  /** Whether a program runs on any node. */
+  programsRun(): boolean;
   /** The control store's side of actors. */
   readonly registry: ActorRegistry;
   /** Tells the cluster of a placement group; without a record, that it is gone. Resolves when others can know. */

@@ -29,12 +29,18 @@ export class Programs {
     client.job = job;
     this.#drivers.set(job, client);
     this.#node.options.abroad?.jobStarted(job, client.pid);
+    this.#node.isolates.wake();
     return true;
   }
 
   /** Whether a job's program is connected here. */
   has(job: TaskId): boolean {
     return this.#drivers.has(job);
+  }
+
+  /** Whether any program is connected here. */
+  get any(): boolean {
+    return this.#drivers.size > 0;
   }
 
   /** The jobs of programs that are connected here. */

@@ -58,10 +58,7 @@ export class NodeServer {
   /** @param options What the node is made of. */
   constructor(options: NodeOptions) {
     this.#node = new NodeParts(options);
-    for (let i = 0; i < options.isolatesWarm; i++) {
-      this.#node.executions.scheduler.spawnStarted();
-      this.#node.isolates.start();
-    }
+    this.#node.isolates.wake();
     this.#tick();
   }
 
@@ -238,6 +235,7 @@ export class NodeServer {
       this.#node.executions.step({ type: "tick", now: this.#node.now() });
       this.#node.actors.tick(this.#node.now());
       this.#node.groups.look();
+      this.#node.isolates.look();
       this.#node.cluster?.balance();
       this.#node.flush();
       this.#tick();
@@ -341,6 +339,11 @@ export class NodeServer {
     if (located.place.node !== hex(this.#node.options.id)) actors.movedAway(id);
     else if (located.place.moves > 0 && !actors.has(id)) restorer?.restore(id);
     this.#node.flush();
+  }
+
+  /** A program runs on some node: its tasks may come here. */
+  programsRun(): void {
+    this.#node.isolates.wake();
   }
 
   /** The control store says that a placement group is gone. */

@@ -50,6 +50,7 @@ function silentNode(): { node: NodeServer; fail: () => void } & Disposable {
       publishCode: () => {},
       jobStarted: () => {},
       jobEnded: () => {},
+      programsRun: () => false,
       registry: {
         reserveName: never,
         releaseName: () => {},

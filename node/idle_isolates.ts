@@ -1,0 +1,55 @@
+/**
+ * Which isolates end as they have nothing to do: each costs some 40 MB, be it used or not.
+ *
+ * While a program runs somewhere in the cluster, as many as are kept ready stay, so that its next task starts at once;
+ * what had to be started beyond that, as many tasks waited for others, goes after a while. When no program has run for a
+ * while, all go. They come back when a program connects, anywhere.
+ *
+ * Pure.
+ *
+ * @module
+ */
+
+import { ISOLATE_IDLE_MS, PROGRAM_IDLE_MS } from "../core/limits.ts";
+
+/** An isolate for tasks. */
+export interface IdleCandidate {
+  readonly number: number;
+  /** Whether it runs something, or is starting. */
+  readonly busy: boolean;
+}
+
+/** Remembers since when nothing was to be done. */
+export class IdleIsolates {
+  readonly #warm: number;
+  readonly #busyAt = new Map<number, number>();
+  #programAt: number;
+
+  /** @param warm How many are kept ready for programs. @param now The time, in milliseconds. */
+  constructor(warm: number, now: number) {
+    this.#warm = warm;
+    this.#programAt = now;
+  }
+
+  /** How many are kept whatever there is to do. */
+  floor(now: number): number {
+    return now - this.#programAt < PROGRAM_IDLE_MS ? this.#warm : 0;
+  }
+
+  /** A program runs. */
+  programRuns(now: number): void {
+    this.#programAt = now;
+  }
+
+  /** @param isolates All there are for tasks. @returns The numbers of those that are to end. */
+  toEnd(now: number, isolates: readonly IdleCandidate[]): number[] {
+    const there = new Set(isolates.map(({ number }) => number));
+    for (const number of [...this.#busyAt.keys()]) if (!there.has(number)) this.#busyAt.delete(number);
+    for (const { number, busy } of isolates) {
+      if (busy || !this.#busyAt.has(number)) this.#busyAt.set(number, now);
+    }
+    const idle = [...this.#busyAt].filter(([, since]) => now - since >= ISOLATE_IDLE_MS)
+      .sort(([, a], [, b]) => a - b).map(([number]) => number);
+    return idle.slice(0, Math.max(0, isolates.length - this.floor(now)));
+  }
+}

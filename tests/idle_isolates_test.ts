@@ -1,0 +1,53 @@
+/**
+ * Which isolates end for want of work, in random times of much and of little to do.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { ISOLATE_IDLE_MS, PROGRAM_IDLE_MS } from "../core/limits.ts";
+import { IdleIsolates } from "../node/idle_isolates.ts";
+
+/** What happens between two looks: time passes, a program runs or none does, isolates are started, some have work. */
+const step = fc.record({
+  ms: fc.integer({ min: 0, max: PROGRAM_IDLE_MS / 3 }),
+  program: fc.boolean(),
+  started: fc.integer({ min: 0, max: 3 }),
+  busy: fc.array(fc.nat({ max: 20 }), { maxLength: 4 }),
+});
+
+Deno.test("isolates with work stay, so do those kept for programs; the rest ends, the longest idle first", () => {
+  fc.assert(fc.property(fc.integer({ min: 0, max: 4 }), fc.array(step, { maxLength: 60 }), (warm, steps) => {
+    const idle = new IdleIsolates(warm, 0);
+    const busyAt = new Map<number, number>();
+    let now = 0, programAt = 0, next = 0;
+    for (const { ms, program, started, busy } of steps) {
+      now += ms;
+      if (program) idle.programRuns(programAt = now);
+      for (let i = 0; i < started; i++) busyAt.set(next++, now);
+      for (const number of busy) if (busyAt.has(number)) busyAt.set(number, now);
+      const isolates = [...busyAt.keys()].map((number) => ({ number, busy: busy.includes(number) }));
+      const ended = idle.toEnd(now, isolates);
+      const floor = now - programAt < PROGRAM_IDLE_MS ? warm : 0;
+      assertEquals(idle.floor(now), floor);
+      const since = (number: number) => now - busyAt.get(number)!;
+      for (const number of ended) assert(since(number) >= ISOLATE_IDLE_MS, "it had work lately");
+      for (const number of ended) busyAt.delete(number);
+      assert(busyAt.size >= Math.min(floor, isolates.length), "as many as are kept stay");
+      const left = [...busyAt.keys()].filter((number) => since(number) >= ISOLATE_IDLE_MS);
+      assert(left.length === 0 || busyAt.size <= floor, "nothing that is idle stays beyond that");
+    }
+  }));
+});
+
+Deno.test("when no program has run for a while all isolates end, and what is kept is there when one comes", () => {
+  const idle = new IdleIsolates(2, 0);
+  const isolates = [1, 2].map((number) => ({ number, busy: false }));
+  assertEquals(idle.toEnd(0, isolates), []);
+  assertEquals(idle.toEnd(PROGRAM_IDLE_MS - 1, isolates), []);
+  assertEquals(idle.toEnd(PROGRAM_IDLE_MS, isolates), [1, 2]);
+  assertEquals(idle.floor(PROGRAM_IDLE_MS), 0);
+  idle.programRuns(PROGRAM_IDLE_MS + 1);
+  assertEquals(idle.floor(2 * PROGRAM_IDLE_MS), 2);
+});
