@@ -21,6 +21,8 @@ export interface ControlStore {
   readonly port: number;
   /** It will be closed in a while: other members are told. */
   leaveSoon(): void;
+  /** Resolves if it has ended by itself, which it must not. */
+  readonly failed: Promise<void>;
   /** Who is missing, if there are to be others. */
   quorum(): Promise<GcsQuorum | undefined>;
   /** Ends it, when other members go on without it, or after a while. Called again, it waits for none of them. */
@@ -35,6 +37,7 @@ export function startControlStore(
   const worker = new Worker(new URL("../gcs/main.ts", import.meta.url));
   const order = (what: GcsOrder) => worker.postMessage(what);
   const ended = Promise.withResolvers<StoreEnd>();
+  const failed = Promise.withResolvers<void>();
   let asked: ((quorum: GcsQuorum | undefined) => void)[] = [];
   return new Promise((resolve, reject) => {
     worker.on("message", (reply: GcsReply) => {
@@ -42,6 +45,7 @@ export function startControlStore(
         case "ready":
           return resolve({
             port: reply.port,
+            failed: failed.promise,
             leaveSoon: () => order("leave soon"),
             quorum: () => {
               order("who is missing");
@@ -68,7 +72,13 @@ export function startControlStore(
     });
     worker.on(
       "error",
-      (error: Error) => reject(new UsageError(`The control store failed: ${error.message}`)),
+      (error: Error) => {
+        const message = `The control store failed: ${error.message}`;
+        reject(new UsageError(message));
+        log("error", message);
+        ended.resolve({ left: false, last: false, others: [] });
+        failed.resolve();
+      },
     );
     worker.postMessage(config);
   });

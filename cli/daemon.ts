@@ -63,23 +63,29 @@ export async function startNode(
  * Goes on until a signal, or until somebody asks that the node drain. It then lets what runs here end, for a while; a
  * second signal ends it at once, as Ctrl-C does.
  *
- * @param store What of the control store is here, which is told at once, as others may end as well.
+ * @param store What of the control store is here, which is told at once, as others may end as well. If it fails, the node
+ *   ends, for the others to see that it is not there.
  * @param close Ends all that the process runs; called again if it is to be quicker. @returns The status.
  */
 export async function untilSignal(
   daemon: Daemon,
-  store: Pick<ControlStore, "leaveSoon"> | undefined,
+  store: Pick<ControlStore, "leaveSoon" | "failed"> | undefined,
   close: () => Promise<void>,
 ): Promise<number> {
   const ended = Promise.withResolvers<number>();
-  const end = (status: number) => close().then(() => ended.resolve(status), () => ended.resolve(1));
-  let draining = false;
+  let draining = false, ending = false;
+  const end = (status: number) => {
+    ending = true;
+    close().then(() => ended.resolve(status), () => ended.resolve(1));
+  };
   const drain = () => {
     if (draining) return end(0);
     draining = true;
     store?.leaveSoon();
     complain("rayd: ending, once what runs here has ended; once more to end now\n");
-    daemon.drain(DRAIN_MS_MAX).finally(() => end(0));
+    daemon.drain(DRAIN_MS_MAX).finally(() => {
+      if (!ending) end(0); // ending it twice is to leave without waiting for others
+    });
   };
   Deno.addSignalListener("SIGINT", () => {
     complain("rayd: ending\n");
@@ -87,6 +93,10 @@ export async function untilSignal(
   });
   Deno.addSignalListener("SIGTERM", drain);
   daemon.drainAsked.then(drain);
+  store?.failed.then(() => {
+    complain("rayd: ending, as the control store here has failed\n");
+    end(1);
+  });
   return await ended.promise;
 }
 
