@@ -15,6 +15,7 @@ import type { Row } from "../node/listing.ts";
 import type { NodeRegistration } from "../node/registration.ts";
 import { unpack } from "../store/serialize.ts";
 import { Channel } from "../transport/channel.ts";
+import { checked } from "../transport/checked.ts";
 import { decodeFromNode } from "../transport/codec.ts";
 import { readTls, readToken, tokenFile } from "../transport/credentials.ts";
 import { dialTcp } from "../transport/tcp.ts";
@@ -59,7 +60,7 @@ export async function askNodes(
 
 async function ask(node: NodeRegistration, topic: Topic, token: string): Promise<unknown> {
   const conn = await dialTcp(node.hostname, node.port, systemClock, readTls());
-  const channel = new Channel<ToNode, FromNode>(conn, decodeFromNode, "microtask");
+  const channel = new Channel<ToNode, FromNode>(checked(conn), decodeFromNode, "microtask");
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();
   const late = systemClock.after(
     ANSWER_MS_MAX,

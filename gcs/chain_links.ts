@@ -16,6 +16,7 @@
  * @module
  */
 
+import { crc32 } from "node:zlib";
 import { Agent, createServer as createSecureServer } from "node:https";
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
@@ -70,7 +71,9 @@ const GONE_REDIAL_MS_MAX = 10_000;
 const ENDS_MS_MAX = 200;
 /** A member without a part is forgotten when it was gone for so long. */
 const FORGET_MS = 10 * 60_000;
-const PROTOCOL = 2;
+/** How long nothing may come on a connection; and how long it may take to be made. */
+const SILENCE_MS_MAX = 10_000, HANDSHAKE_MS_MAX = 5_000;
+const PROTOCOL = 3;
 
 interface Outgoing {
   readonly address: string;
@@ -89,7 +92,10 @@ export class ChainLinks {
   readonly #events: ChainLinksEvents;
   readonly #outgoing = new Map<string, Outgoing>();
   readonly #byMember = new Map<MemberId, Outgoing>();
-  readonly #incoming = new Set<WebSocket>();
+  /** Connections that others made, and when something came last. */
+  readonly #incoming = new Map<WebSocket, number>();
+  #cancelWatch: () => void = () => {};
+  readonly #garbled = new WeakSet<WebSocket>();
   readonly #server;
   readonly #sockets: WebSocketServer;
   #book: Record<MemberId, MemberAddresses> = {};
@@ -125,6 +131,7 @@ export class ChainLinks {
     const { port } = this.#server.address() as AddressInfo;
     const { member, hostname, client } = this.#options;
     this.#book[member] = { chain: addressOf(hostname, port), client };
+    this.#watch();
     return port;
   }
 
@@ -168,19 +175,29 @@ export class ChainLinks {
   /** Sends to a member, if there is a connection; otherwise it is lost. */
   send(to: MemberId, data: string | Uint8Array): void {
     const socket = this.#byMember.get(to)?.socket;
-    if (socket?.readyState === WebSocket.OPEN) socket.send(data);
+    if (socket?.readyState === WebSocket.OPEN) socket.send(sealed(data));
   }
 
   /** Ends all connections. */
   close(): void {
     this.#closed = true;
-    for (const { socket, cancel } of this.#outgoing.values()) {
-      cancel();
-      socket?.terminate();
-    }
-    for (const socket of this.#incoming) socket.terminate();
+    this.#cancelWatch();
+    for (const { cancel } of this.#outgoing.values()) cancel();
+    for (const socket of this.#incoming.keys()) socket.terminate();
     this.#sockets.close();
     this.#server.close();
+  }
+
+  /**
+   * Ends connections on which nothing comes: members say all the time that they live. A length that was garbled on its way
+   * is waited for, and neither side would notice.
+   */
+  #watch(): void {
+    const { clock } = this.#options;
+    for (const [socket, heardAt] of this.#incoming) {
+      if (clock.now() - heardAt > SILENCE_MS_MAX) socket.terminate();
+    }
+    this.#cancelWatch = clock.after(SILENCE_MS_MAX / 10, () => this.#watch());
   }
 
   #verify({ headers }: IncomingMessage): boolean {
@@ -202,24 +219,43 @@ export class ChainLinks {
   }
 
   #accept(socket: WebSocket): void {
-    this.#incoming.add(socket);
+    const { clock } = this.#options;
+    this.#incoming.set(socket, clock.now());
     let from: MemberId | undefined;
     socket.on(
       "message",
       ((data, binary) => {
+        const body = this.#unsealed(socket, data);
+        if (body === undefined) return;
+        this.#incoming.set(socket, clock.now());
         // What is binary is kept for a while, and lies in a block that the socket reads into again.
         if (from !== undefined) {
-          return this.#events.received(from, binary ? Uint8Array.from(data) : text(data));
+          return this.#events.received(from, binary ? Uint8Array.from(body) : text(body));
         }
-        const hello = JSON.parse(text(data)) as Hello;
+        const hello = JSON.parse(text(body)) as Hello;
         from = hello.member;
         this.learn(hello.book);
         this.#isBack(from);
-        socket.send(this.#hello());
+        socket.send(sealed(this.#hello()));
       }) satisfies (data: Uint8Array, binary: boolean) => void,
     );
-    socket.on("error", () => socket.terminate());
+    socket.on("error", (error: unknown) => {
+      this.#options.log("warn", `A connection of a member ended: ${(error as Error).message}`);
+      socket.terminate();
+    });
     socket.on("close", () => this.#incoming.delete(socket));
+  }
+
+  /** What a message has, if it is as it was sent; if not, the connection ends. */
+  #unsealed(socket: WebSocket, data: Uint8Array): Uint8Array | undefined {
+    if (this.#garbled.has(socket)) return undefined; // what came with it is still told
+    const end = data.length - SEAL_BYTES;
+    const seal = end < 0 ? "" : text(data.subarray(end));
+    if (end >= 0 && seal === sealOf(data.subarray(0, end))) return data.subarray(0, end);
+    this.#garbled.add(socket);
+    this.#options.log("warn", "A connection of a member ended: a message was garbled on its way");
+    socket.terminate();
+    return undefined;
   }
 
   #connect(outgoing: Outgoing): void {
@@ -238,15 +274,24 @@ export class ChainLinks {
       ...(secure && authority !== undefined ? { agent: new Agent({ ca: authority }) } : {}),
     });
     let failure: unknown;
+    // The option of ws for this ends the isolate on Deno 2.6, where a request that has failed can still be late.
+    const cancelLate = this.#options.clock.after(HANDSHAKE_MS_MAX, () => socket.terminate());
+    outgoing.cancel = () => {
+      cancelLate();
+      socket.terminate();
+    };
     socket.on("open", () => {
+      cancelLate();
       whole(socket._socket);
       outgoing.socket = socket;
-      socket.send(this.#hello());
+      socket.send(sealed(this.#hello()));
     });
     socket.on(
       "message",
       ((data) => {
-        const hello = JSON.parse(text(data)) as Hello;
+        const body = this.#unsealed(socket, data);
+        if (body === undefined) return;
+        const hello = JSON.parse(text(body)) as Hello;
         outgoing.member = hello.member;
         outgoing.incarnation = hello.incarnation;
         outgoing.waitMs = REDIAL_MS_MIN;
@@ -255,8 +300,14 @@ export class ChainLinks {
         this.learn(hello.book);
       }) satisfies (data: Uint8Array) => void,
     );
-    socket.on("error", (error: unknown) => failure = error);
+    socket.on("error", (error: unknown) => {
+      cancelLate();
+      failure = error;
+      if (outgoing.socket !== socket) return; // it was never there
+      this.#options.log("warn", `The connection to ${outgoing.address} ended: ${(error as Error).message}`);
+    });
     socket.on("close", () => {
+      cancelLate();
       const ended = outgoing.socket !== undefined;
       outgoing.socket = undefined;
       if (this.#closed) return;
@@ -325,6 +376,22 @@ function whole(socket: Socket | null): void {
   if (socket === null) return;
   socket.setNoDelay(true);
   (socket as unknown as { _writev: null })._writev = null;
+}
+
+/** A checksum as text, as which it can end messages of both kinds: 8 hexadecimal digits. */
+const SEAL_BYTES = 8;
+
+function sealOf(data: Uint8Array): string {
+  return crc32(data).toString(16).padStart(SEAL_BYTES, "0");
+}
+
+/** A message with its checksum (see transport/checked.ts) at its end. */
+function sealed(data: string | Uint8Array): string | Uint8Array {
+  if (typeof data === "string") return data + sealOf(new TextEncoder().encode(data));
+  const whole = new Uint8Array(data.length + SEAL_BYTES);
+  whole.set(data);
+  whole.set(new TextEncoder().encode(sealOf(data)), data.length);
+  return whole;
 }
 
 function isRefused(failure: unknown): boolean {

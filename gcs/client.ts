@@ -18,6 +18,7 @@ import { DisconnectedError, RaydError, UsageError } from "../core/errors.ts";
 import type { TaskId } from "../core/ids.ts";
 import { VERSION } from "../core/version.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
+import { checked } from "../transport/checked.ts";
 import { answered } from "./patience.ts";
 import {
   decodeFromGcs,
@@ -391,7 +392,7 @@ export class GcsClient {
       return this.#retry(link);
     }
     if (!this.#wants(link)) return stream.close();
-    const channel = new Channel<ToGcs, FromGcs>(stream, decodeFromGcs, "microtask", encodeGcs);
+    const channel = new Channel<ToGcs, FromGcs>(checked(stream), decodeFromGcs, "microtask", encodeGcs);
     link.channel = channel;
     channel.start({
       message: (message) => this.#message(link, message),

@@ -17,6 +17,7 @@ import { hex, type TaskId } from "../core/ids.ts";
 import { GREETING_BYTES_MAX, GREETING_MS_MAX, MESSAGE_BYTES_MAX } from "../core/limits.ts";
 import { VERSION } from "../core/version.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
+import { checked } from "../transport/checked.ts";
 import { sameToken } from "../transport/token.ts";
 import { type ChainConfig, FOUNDER } from "./chain_config.ts";
 import { ChainMember, type ChainMemberOptions, type TransactionalStorage } from "./chain_member.ts";
@@ -147,7 +148,7 @@ export class GcsServer {
 
   /** Takes a connection. @param stream Its bytes. */
   accept(stream: ByteStream): void {
-    const channel = new Channel<FromGcs, ToGcs>(stream, decodeToGcs, "manual", encodeGcs);
+    const channel = new Channel<FromGcs, ToGcs>(checked(stream), decodeToGcs, "manual", encodeGcs);
     const connection: Connection = {
       channel,
       client: undefined,

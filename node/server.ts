@@ -29,6 +29,7 @@ import { VERSION } from "../core/version.ts";
 import type { NodeDescription, NodeLoad } from "../scheduler/global.ts";
 import { pack } from "../store/serialize.ts";
 import { type ByteStream, Channel } from "../transport/channel.ts";
+import { checked } from "../transport/checked.ts";
 import { decodeFromPeer, decodeToNode } from "../transport/codec.ts";
 import { sameToken } from "../transport/token.ts";
 import { CallRecord } from "./actor_records.ts";
@@ -173,7 +174,7 @@ export class NodeServer {
   }
 
   #startPeer(stream: ByteStream): Client {
-    const channel = new Channel<Message, FromPeer>(stream, decodeFromPeer, "manual");
+    const channel = new Channel<Message, FromPeer>(checked(stream), decodeFromPeer, "manual");
     const client = this.#client(channel);
     channel.start({
       message: (message) => this.#peerMessage(client, message),

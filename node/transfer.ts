@@ -1,11 +1,11 @@
 /**
  * Bulk transfer: objects from one node's store into another's, over TCP, straight from segment to segment.
  *
- * A connection begins with {@link MAGIC}, the token, and the receiver's id. Then the receiver sends requests of 37 bytes
- * (the object's id, the range as two little-endian doubles, and whether it was sent elsewhere in vain), and the sender
- * answers each in order with a status of one byte and, if all is well, the range's bytes and their hash (8 bytes): of the
- * hashes of its blocks of 1 MB, each taken while the block is in the processor's cache for being sent, or received,
- * anyhow. Large objects are fetched in ranges over several connections at once. The receiver reads into the place in its
+ * A connection begins with {@link MAGIC}, the token, and the receiver's id. Then the receiver sends requests (the object's
+ * id, the range as two little-endian doubles, and whether it was sent elsewhere in vain), and the sender answers each in
+ * order with a status of one byte and, if all is well, the range's bytes and their hash (8 bytes): of the hashes of its
+ * blocks of 1 MB, each taken while the block is in the processor's cache for being sent, or received, anyhow. Greeting,
+ * requests and answers end with a CRC-32: what was garbled on its way must not read as another request, or as "absent". Large objects are fetched in ranges over several connections at once. The receiver reads into the place in its
  * own segment where the object is going to be; an object that arrives damaged, or not at all, is never sealed.
  *
  * When many want a large object, the sender names another receiver to ask instead (`node/spread.ts`), which passes on what
@@ -18,6 +18,7 @@
  * @module
  */
 
+import { crc32 } from "node:zlib";
 import type { Clock } from "../core/clock.ts";
 import { ObjectLostError, type RaydError } from "../core/errors.ts";
 import {
@@ -36,16 +37,17 @@ import { sameToken } from "../transport/token.ts";
 import { Arrival, type Arrivals } from "./arrivals.ts";
 import { Spread } from "./spread.ts";
 
-const MAGIC = "rayd-bulk-2\n";
+const MAGIC = "rayd-bulk-3\n";
 const TOKEN_BYTES = 64;
 const NODE_BYTES = 32;
 const REQUEST_BYTES = OBJECT_ID_BYTES + 17;
 const ANSWER_BYTES = 1;
 const HASH_BYTES = 8;
+const SEAL_BYTES = 4;
 const BLOCK_BYTES = 1024 * 1024;
 const FOUND = 1, ABSENT = 2, ELSEWHERE = 3;
 
-/** How often a range that did not come is asked for again. */
+/** How often what did not come is asked for again. */
 const TRIES_MAX = 3;
 
 /** What transfers need of their node. */
@@ -86,7 +88,7 @@ export class Transfers {
   async serve(stream: ByteStream): Promise<void> {
     this.#serving.set(stream, undefined);
     try {
-      const head = new Uint8Array(MAGIC.length + TOKEN_BYTES + NODE_BYTES);
+      const head = new Uint8Array(MAGIC.length + TOKEN_BYTES + NODE_BYTES + SEAL_BYTES);
       const late = this.#node.clock.after(GREETING_MS_MAX, () => close(stream));
       const greeted = await readAll(stream, head).finally(late);
       if (!greeted) return;
@@ -95,10 +97,14 @@ export class Transfers {
       if (!text.startsWith(MAGIC) || !sameToken(token, this.#node.token)) {
         return this.#node.log("warn", "Refused a bulk connection: it does not begin with the token");
       }
-      const receiver = taskIdFromHex(text.slice(MAGIC.length + TOKEN_BYTES));
+      unseal(head);
+      const receiver = taskIdFromHex(text.slice(MAGIC.length + TOKEN_BYTES).slice(0, NODE_BYTES));
       this.#serving.set(stream, receiver);
-      const request = new Uint8Array(REQUEST_BYTES);
-      while (await readAll(stream, request)) await this.#answer(stream, request, receiver);
+      const request = new Uint8Array(REQUEST_BYTES + SEAL_BYTES);
+      while (await readAll(stream, request)) {
+        unseal(request);
+        await this.#answer(stream, request, receiver);
+      }
     } catch (error) {
       if (!this.#closed) this.#node.log("info", `A bulk connection ended: ${(error as Error).message}`);
     } finally {
@@ -120,7 +126,7 @@ export class Transfers {
         const answer = new Uint8Array(ANSWER_BYTES + NODE_BYTES);
         answer[0] = ELSEWHERE;
         answer.set(new TextEncoder().encode(hex(instead)), ANSWER_BYTES);
-        return await writeAll(stream, answer);
+        return await writeAll(stream, sealed(answer));
       }
     }
     const arrival = this.#arrivals.get(id);
@@ -151,7 +157,7 @@ export class Transfers {
     const sound = whole !== undefined && Number.isSafeInteger(offset) && Number.isSafeInteger(length) &&
       offset >= 0 && length >= 0 && offset + length <= whole.length;
     answer[0] = sound ? FOUND : ABSENT;
-    await writeAll(stream, answer);
+    await writeAll(stream, sealed(answer));
     if (!sound) return;
     const hashes = new RangeHash(this.#node.store);
     for (let at = offset; at < offset + length; at += BLOCK_BYTES) {
@@ -321,22 +327,28 @@ export class Transfers {
     numbers.setFloat64(OBJECT_ID_BYTES, offset, true);
     numbers.setFloat64(OBJECT_ID_BYTES + 8, length, true);
     request[OBJECT_ID_BYTES + 16] = insists ? 1 : 0;
-    const answer = new Uint8Array(ANSWER_BYTES);
-    for (let again = false;; again = true) {
-      const stream = await this.#connect(node, again);
+    const answer = new Uint8Array(ANSWER_BYTES + NODE_BYTES + SEAL_BYTES);
+    for (let tries = 1;; tries++) {
+      const stream = await this.#connect(node, tries > 1);
       let elsewhere: TaskId | undefined;
       try {
-        await writeAll(stream, request);
-        if (!await readAll(stream, answer)) throw new Error("the connection was closed");
+        await writeAll(stream, sealed(request));
+        if (!await readAll(stream, answer.subarray(0, ANSWER_BYTES))) {
+          throw new Error("the connection was closed");
+        }
+        const length = ANSWER_BYTES + (answer[0] === ELSEWHERE ? NODE_BYTES : 0) + SEAL_BYTES;
+        if (!await readAll(stream, answer.subarray(ANSWER_BYTES, length))) {
+          throw new Error("the connection was closed");
+        }
+        unseal(answer.subarray(0, length));
         if (answer[0] === ELSEWHERE) {
-          const other = new Uint8Array(NODE_BYTES);
-          if (!await readAll(stream, other)) throw new Error("the connection was closed");
+          const other = answer.subarray(ANSWER_BYTES, ANSWER_BYTES + NODE_BYTES);
           elsewhere = taskIdFromHex(new TextDecoder().decode(other));
         }
       } catch (error) {
         this.#drop(stream);
-        // One more try: a connection that was kept may have been closed by the other side.
-        if (again) throw error;
+        // A connection that was kept may have been closed by the other side, and what was sent may have been garbled.
+        if (tries > TRIES_MAX) throw error;
         continue;
       }
       if (answer[0] === FOUND) return stream;
@@ -354,7 +366,7 @@ export class Transfers {
     }
     const stream = await this.#node.dial(node);
     this.#receiving.set(stream, node);
-    await writeAll(stream, new TextEncoder().encode(MAGIC + this.#node.token + hex(this.#node.id)));
+    await writeAll(stream, sealed(new TextEncoder().encode(MAGIC + this.#node.token + hex(this.#node.id))));
     return stream;
   }
 
@@ -416,6 +428,21 @@ class RangeHash {
     const blocks = new Uint8Array(BigUint64Array.from(this.#blocks).buffer);
     return new Uint8Array(BigUint64Array.of(this.#store.hash(blocks)).buffer);
   }
+}
+
+/** Bytes with their checksum at their end. */
+function sealed(bytes: Uint8Array): Uint8Array {
+  const whole = new Uint8Array(bytes.length + SEAL_BYTES);
+  whole.set(bytes);
+  new DataView(whole.buffer).setUint32(bytes.length, crc32(bytes), true);
+  return whole;
+}
+
+/** Sees that bytes are as {@link sealed} made them. @throws If they are not. */
+function unseal(whole: Uint8Array): void {
+  const end = whole.length - SEAL_BYTES;
+  const seal = new DataView(whole.buffer, whole.byteOffset).getUint32(end, true);
+  if (seal !== crc32(whole.subarray(0, end))) throw new Error("what was sent was garbled on its way");
 }
 
 /** Fills `into`. @returns Whether the stream had that much; `false` only if it had nothing more at all. */

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { crc32 } from "node:zlib";
 import { assertEquals } from "@std/assert";
 // @ts-types="../gcs/ws.d.ts"
 import { WebSocket } from "ws";
@@ -176,6 +177,51 @@ Deno.test("large messages arrive whole and in order, however many wait to be sen
     });
   } finally {
     for (const each of [a, b]) each.links.close();
+  }
+});
+
+Deno.test("a message that was garbled on its way ends its connection, and is told to nobody", async () => {
+  const logged: string[] = [];
+  const a = new Member("a", { log: (_level, message) => logged.push(message) });
+  await a.links.listen();
+  const seal = (text: string) => text + crc32(text).toString(16).padStart(8, "0");
+  const hello = seal(JSON.stringify({ member: "b", incarnation: 1, book: {} }));
+  try {
+    const headers = {
+      "x-rayd-token": TOKEN,
+      "x-rayd-cluster": "c",
+      "x-rayd-version": VERSION,
+      "x-rayd-protocol": "3",
+    };
+    const socket = new WebSocket(`ws://${addressOf(a)}/chain`, { headers });
+    const closed = new Promise((resolve) => socket.on("close", resolve));
+    socket.on("message", () => {
+      socket.send(seal("good"));
+      socket.send(seal("good").replace("good", "goof"));
+      socket.send(seal("late"));
+    });
+    socket.on("open", () => socket.send(hello));
+    await closed;
+    assertEquals(a.received, [{ from: "b", data: "good" }]);
+    assertEquals(logged, ["A connection of a member ended: a message was garbled on its way"]);
+  } finally {
+    a.links.close();
+  }
+});
+
+Deno.test("an address where nobody answers, though somebody listens, is asked again", async () => {
+  const quick = { ...systemClock, after: (ms: number, then: () => void) => systemClock.after(ms / 50, then) };
+  const a = new Member("a", { clock: quick });
+  await a.links.listen();
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const conns: Deno.Conn[] = [];
+  try {
+    a.links.dial(`127.0.0.1:${(listener.addr as Deno.NetAddr).port}`);
+    while (conns.length < 3) conns.push(await listener.accept());
+  } finally {
+    a.links.close();
+    listener.close();
+    for (const conn of conns) conn.close();
   }
 });
 

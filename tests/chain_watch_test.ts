@@ -14,6 +14,7 @@ import { MemoryStorage } from "../gcs/memory_storage.ts";
 import { decodeFromGcs, encodeGcs, type FromGcs, GCS_PROTOCOL, type ToGcs } from "../gcs/protocol.ts";
 import { GcsServer } from "../gcs/server.ts";
 import { Channel, streamPair } from "../transport/channel.ts";
+import { checked } from "../transport/checked.ts";
 import { until } from "./fixtures/files.ts";
 
 const TOKEN = "t".repeat(64);
@@ -83,7 +84,7 @@ function members(): { first: GcsServer; second: GcsServer; connect(): void } & D
 function connect(server: GcsServer, client: number) {
   const [ours, theirs] = streamPair();
   server.accept(theirs);
-  const channel = new Channel<ToGcs, FromGcs>(ours, decodeFromGcs, "microtask", encodeGcs);
+  const channel = new Channel<ToGcs, FromGcs>(checked(ours), decodeFromGcs, "microtask", encodeGcs);
   const received: FromGcs[] = [];
   channel.start({ message: (message) => received.push(structuredClone(message)), closed: () => {} });
   channel.send({

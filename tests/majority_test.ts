@@ -14,6 +14,7 @@ import { GcsClient } from "../gcs/client.ts";
 import { decodeToGcs, encodeGcs, type FromGcs, type ToGcs } from "../gcs/protocol.ts";
 import { noMajority, outOfDate } from "../gcs/quorum.ts";
 import { Channel, streamPair } from "../transport/channel.ts";
+import { checked } from "../transport/checked.ts";
 
 const id = taskIdFromBytes(new Uint8Array(16).fill(1));
 const PATIENCE_MS = 4_000;
@@ -56,7 +57,7 @@ function storeOf(up: readonly string[], clock: Clock, leads = false) {
     connect(address = "a:1") {
       if (!up.includes(address)) return Promise.reject(new DisconnectedError("nobody listens there"));
       const [mine, theirs] = streamPair();
-      const channel = new Channel<FromGcs, ToGcs>(theirs, decodeToGcs, "microtask", encodeGcs);
+      const channel = new Channel<FromGcs, ToGcs>(checked(theirs), decodeToGcs, "microtask", encodeGcs);
       channels.set(address, channel);
       channel.start({
         message: ({ type }) => {

@@ -15,6 +15,7 @@ import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
 import { pack } from "../store/serialize.ts";
 import { Channel, streamPair } from "../transport/channel.ts";
+import { checked } from "../transport/checked.ts";
 import { decodeFromNode, decodeFromPeer } from "../transport/codec.ts";
 import { until } from "./fixtures/files.ts";
 
@@ -96,7 +97,7 @@ function connect(node: NodeServer, role: "peer" | "driver", job: TaskId): Connec
   else node.accept(theirs);
   const received: FromPeer[] = [];
   const decode = role === "peer" ? decodeFromPeer : decodeFromNode as unknown as typeof decodeFromPeer;
-  const channel = new Channel<Message, FromPeer>(ours, decode, "microtask");
+  const channel = new Channel<Message, FromPeer>(role === "peer" ? checked(ours) : ours, decode, "microtask");
   channel.start({ message: (message) => received.push(message), closed: () => {} });
   const send = (message: Message) => channel.send(message);
   send({

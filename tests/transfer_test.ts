@@ -34,6 +34,9 @@ class Network implements Disposable {
     bytes,
   ) => bytes;
 
+  /** Called with what a node asks another; may spoil it. */
+  tamperRequest: (bytes: Uint8Array) => Uint8Array = (bytes) => bytes;
+
   constructor(nodes: number) {
     for (let n = 0; n < nodes; n++) this.#add(n);
     const place = this.stores[0]!.create(OBJECT, SIZE) as Uint8Array;
@@ -77,7 +80,14 @@ class Network implements Disposable {
       close: () => theirs.close(),
     };
     this.transfers[to]!.serve(counted);
-    return ours;
+    return {
+      read: (into) => ours.read(into),
+      write: async (bytes) => {
+        await ours.write(this.tamperRequest(bytes));
+        return bytes.length;
+      },
+      close: () => ours.close(),
+    };
   }
 
   pull(to: number, from = 0): Promise<unknown> {
@@ -152,6 +162,28 @@ Deno.test("bytes that arrive damaged are asked for again, and never taken", asyn
   assertInstanceOf(error, ObjectLostError);
   assertEquals(worse.stores[1]!.has(OBJECT), false);
   assertEquals(worse.stores[1]!.stats().used, 0, "its place is given back");
+});
+
+Deno.test("requests and answers that are garbled are said again, and never taken for others", async () => {
+  using network = new Network(3);
+  let spoilt = 0;
+  network.tamper = (_from, _stream, bytes) => {
+    // Every other answer says that the object is not there, or somewhere else.
+    if (bytes.length > 100 || spoilt > 4 || ++spoilt % 2 === 0) return bytes;
+    const copy = bytes.slice();
+    copy[0] = copy[0] === 2 ? 1 : 2 + spoilt % 3;
+    return copy;
+  };
+  let requests = 0;
+  network.tamperRequest = (bytes) => {
+    if (bytes.length > 100 || ++requests % 2 === 0 || requests > 6) return bytes;
+    const copy = bytes.slice();
+    copy[requests]! ^= 4; // another object, which is nowhere
+    return copy;
+  };
+  assertEquals(await network.pull(1), undefined);
+  assertEquals(await network.pull(2), undefined);
+  assert(network.has(1) && network.has(2) && spoilt > 2 && requests > 2);
 });
 
 Deno.test("a node that is gone is not waited for", async () => {

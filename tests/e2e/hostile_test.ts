@@ -4,6 +4,7 @@
  * @module
  */
 
+import { crc32 } from "node:zlib";
 import { assertEquals } from "@std/assert";
 import { project, raydOutput, Running } from "./rayd.ts";
 
@@ -15,6 +16,17 @@ function frame(...body: readonly number[]): Uint8Array {
   new DataView(bytes.buffer).setUint32(0, body.length, true);
   bytes.set(body, 4);
   return bytes;
+}
+
+/** Bytes as they travel between machines: a length, the same once more, a checksum, and they. */
+function block(bytes: Uint8Array): Uint8Array {
+  const block = new Uint8Array(12 + bytes.length);
+  const view = new DataView(block.buffer);
+  view.setUint32(0, bytes.length, true);
+  view.setUint32(4, ~bytes.length, true);
+  view.setUint32(8, crc32(bytes), true);
+  block.set(bytes, 12);
+  return block;
 }
 
 /** Numbers that are the same in each run. */
@@ -38,16 +50,17 @@ const PROBES: Readonly<Record<string, readonly Uint8Array[]>> = {
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ),
   ],
-  "a frame that promises 4 GB": [Uint8Array.of(255, 255, 255, 255), randomBytes(1, 1000)],
-  "a frame that promises 60 MB": [Uint8Array.of(0, 0, 0x90, 3), randomBytes(2, 1000)],
-  "an empty frame": [frame()],
+  "a block that promises 4 GB": [Uint8Array.of(255, 255, 255, 255), randomBytes(1, 1000)],
+  "a frame that promises 4 GB": [block(Uint8Array.of(255, 255, 255, 255)), randomBytes(1, 1000)],
+  "a frame that promises 60 MB": [block(Uint8Array.of(0, 0, 0x90, 3, ...randomBytes(2, 1000)))],
+  "an empty frame": [block(frame())],
   "every kind of message, without a greeting": Array.from(
     { length: 64 },
-    (_, kind) => frame(kind, ...randomBytes(kind, 80)),
+    (_, kind) => block(frame(kind, ...randomBytes(kind, 80))),
   ),
   "noise": Array.from({ length: 20 }, (_, i) => randomBytes(i, 4096)),
   "a greeting with a wrong token": [
-    frame(
+    block(frame(
       1,
       1,
       0,
@@ -64,9 +77,9 @@ const PROBES: Readonly<Record<string, readonly Uint8Array[]>> = {
       0,
       ...text("0".repeat(64)),
       ...randomBytes(3, 16),
-    ),
+    )),
   ],
-  "a bulk connection with a wrong token": [text(`rayd-bulk-1\n${"0".repeat(64)}`), randomBytes(4, 36)],
+  "a bulk connection with a wrong token": [text(`rayd-bulk-3\n${"0".repeat(64)}`), randomBytes(4, 60)],
 };
 
 /** Connects once for each part, sends it, and reads until the other side closes. @returns All that it answered. */
