@@ -17,7 +17,7 @@ import { type NodeRegistration, NODES, readRegistration } from "../../node/regis
 import { dialTcp, splitAddress } from "../../transport/tcp.ts";
 import { Hosts } from "../e2e/hosts.ts";
 import { childrenOf, RAYD, Running } from "../e2e/rayd.ts";
-import { Clocks } from "./clocks.ts";
+import { Shim } from "./shim.ts";
 import { clock } from "./registers.ts";
 
 /** The place of the head, that of the programs, and that of a worker whose replica stays where it is. */
@@ -26,6 +26,8 @@ export const HEAD = 0, HOME = 1, KEEPER = 2;
 const REPLICAS = 3;
 /** How long the cluster may take to be whole again. */
 const WHOLE_MS_MAX = 60_000;
+/** How long a node may take to end that is told to: it drains for 30 s. */
+const END_MS_MAX = 45_000;
 /** The disk that can be filled. */
 const DISK_BYTES = 160e6;
 
@@ -56,8 +58,8 @@ export class ChaosCluster implements AsyncDisposable {
   readonly hosts: Hosts | string;
   /** Where the small disk is mounted; or why there is none. */
   readonly disk: { readonly path: string } | string;
-  /** The wall clocks of the places; or why they cannot be set. */
-  readonly clocks: Clocks | string;
+  /** What can be done to processes from within; or why it cannot. */
+  readonly shim: Shim | string;
   readonly token: string;
   /** What all processes have in their environment, and nobody else's. */
   readonly mark: string;
@@ -73,13 +75,13 @@ export class ChaosCluster implements AsyncDisposable {
     directory: string,
     hosts: Hosts | string,
     disk: { path: string } | string,
-    clocks: Clocks | string,
+    shim: Shim | string,
   ) {
     this.places = places;
     this.directory = directory;
     this.hosts = hosts;
     this.disk = disk;
-    this.clocks = clocks;
+    this.shim = shim;
     this.mark = `${Deno.pid}-${Date.now()}`;
     this.token = hex(32);
   }
@@ -88,9 +90,9 @@ export class ChaosCluster implements AsyncDisposable {
   static async start(places: number): Promise<ChaosCluster> {
     const directory = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "rayd-chaos-" }));
     const hosts = await Hosts.make(places).catch((error: Error) => error.message);
-    const clocks = await Clocks.make(directory).catch((error: Error) => error.message);
+    const shim = await Shim.make(directory).catch((error: Error) => error.message);
     const disk = await mountDisk(`${directory}/${places - 1}`);
-    const cluster = new ChaosCluster(places, directory, hosts, disk, clocks);
+    const cluster = new ChaosCluster(places, directory, hosts, disk, shim);
     try {
       for (let place = 0; place < places; place++) await cluster.replace(place);
       await cluster.whole();
@@ -122,7 +124,7 @@ export class ChaosCluster implements AsyncDisposable {
         RAYD_CACHE: `${directory}/cache`,
         RAYD_TOKEN: this.token,
         RAYD_CHAOS: this.mark,
-        ...(typeof this.clocks === "string" ? {} : this.clocks.env(place)),
+        ...(typeof this.shim === "string" ? {} : this.shim.env(place)),
         ...env,
       },
     };
@@ -173,6 +175,22 @@ export class ChaosCluster implements AsyncDisposable {
       10_000,
       () => Promise.resolve(hosts.every((pid) => !isRunning(pid)) || undefined),
     );
+  }
+
+  /**
+   * Lets a place's node end as SIGTERM makes it.
+   *
+   * @param hurryMs After how long it is told not to wait for what runs there. @returns What was wrong with that, in words.
+   */
+  async stop(place: number, hurryMs = END_MS_MAX): Promise<string | undefined> {
+    const { running } = this.members[place]!;
+    const hurry = setTimeout(() => signal(running.pid, "SIGTERM"), hurryMs);
+    const timer = setTimeout(() => signal(running.pid, "SIGKILL"), END_MS_MAX);
+    const { code, signal: by } = await running.kill("SIGTERM");
+    clearTimeout(timer);
+    clearTimeout(hurry);
+    if (code === 0) return undefined;
+    return `the node in place ${place} ended with status ${code}${by ? ` (${by})` : ""}`;
   }
 
   /** The processes of a place's node: its own, and its hosts. */
@@ -310,13 +328,9 @@ export class ChaosCluster implements AsyncDisposable {
   async end(): Promise<string[]> {
     this.#monitor?.close();
     const wrong: string[] = [];
-    for (const [place, { running }] of [...this.members.entries()].reverse()) {
-      const timer = setTimeout(() => Deno.kill(running.pid, "SIGKILL"), 45_000);
-      const { code, signal } = await running.kill("SIGTERM");
-      clearTimeout(timer);
-      if (code !== 0) {
-        wrong.push(`the node in place ${place} ended with status ${code}${signal ? ` (${signal})` : ""}`);
-      }
+    for (const place of [...this.members.keys()].reverse()) {
+      const what = await this.stop(place);
+      if (what !== undefined) wrong.push(what);
     }
     return wrong;
   }
@@ -367,6 +381,15 @@ export function isRunning(pid: number): boolean {
     return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
   } catch {
     return false;
+  }
+}
+
+/** Sends a signal to a process, unless it has ended. */
+export function signal(pid: number, name: Deno.Signal): void {
+  try {
+    Deno.kill(pid, name);
+  } catch {
+    // It has ended.
   }
 }
 

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type ChaosCluster, HEAD, HOME, KEEPER } from "./cluster.ts";
+import { type ChaosCluster, ChaosError, HEAD, HOME, KEEPER, signal } from "./cluster.ts";
 import { damageFile } from "./disk_damage.ts";
 
 /** A kind of fault. */
@@ -18,6 +18,7 @@ export interface Fault {
 }
 
 const always = () => Promise.resolve(undefined);
+const withShim = ({ shim }: ChaosCluster) => Promise.resolve(typeof shim === "string" ? shim : undefined);
 const onNetwork = ({ hosts }: ChaosCluster) => Promise.resolve(typeof hosts === "string" ? hosts : undefined);
 
 /** A node's process and its hosts vanish, and another node takes its place. */
@@ -34,6 +35,31 @@ const killOf = (name: string, choose: (cluster: ChaosCluster, random: () => numb
     return `${nameOf(place)}${kept}; another after ${seconds(afterMs)}`;
   },
 });
+
+/**
+ * All nodes but home, in an order by chance, are stopped gently, one after the other, and others take their places. A node
+ * that drains waits for its actors, too; after a while it is told to wait for nothing more.
+ */
+const rollingRestart: Fault = {
+  name: "rolling restart",
+  impossible: always,
+  async inflict(cluster, random) {
+    const places = Array.from({ length: cluster.places }, (_, place) => place).filter((place) =>
+      place !== HOME
+    );
+    const went: string[] = [];
+    while (places.length > 0) {
+      const [place] = places.splice(Math.floor(random() * places.length), 1) as [number];
+      const began = performance.now();
+      const wrong = await cluster.stop(place, 500 + random() * 4_000);
+      if (wrong !== undefined) throw new ChaosError(wrong);
+      went.push(`${nameOf(place)} in ${seconds(performance.now() - began)}`);
+      await cluster.replace(place);
+      await cluster.whole();
+    }
+    return went.join(", ");
+  },
+};
 
 /** A node's process stands still, alone or with its hosts, and goes on as if nothing had been. */
 const stop: Fault = {
@@ -166,21 +192,36 @@ const damagedDisk: Fault = {
 /** A machine's wall clock is set, by seconds or by days, ahead or back, a few times; half of the time it stays wrong. */
 const setClock: Fault = {
   name: "wall clock that is set",
-  impossible: ({ clocks }) => Promise.resolve(typeof clocks === "string" ? clocks : undefined),
+  impossible: withShim,
   async inflict(cluster, random) {
-    const { clocks } = cluster;
-    if (typeof clocks === "string") throw new Error(clocks);
     const place = anyPlace(cluster, random), jumps: string[] = [];
     for (let i = 1 + Math.floor(random() * 3); i > 0; i--) {
       // From a second to a month.
       const by = (random() < 0.5 ? -1 : 1) * 1_000 * Math.pow(30 * 86_400, random());
-      clocks.set(place, by);
+      shim(cluster).setClock(place, by);
       jumps.push(`${by < 0 ? "back" : "ahead"} by ${seconds(Math.abs(by))}`);
       await sleep(300 + random() * 2_000);
     }
     const stays = random() < 0.5;
-    if (!stays) clocks.set(place, 0);
+    if (!stays) shim(cluster).setClock(place, 0);
     return `${nameOf(place)}: ${jumps.join(", ")}${stays ? ", and it stays so" : ", and right again"}`;
+  },
+};
+
+/** Bits turn over in what a node, its hosts and the programs there receive from others by TCP. */
+const garbled: Fault = {
+  name: "bits that turn over on the network",
+  impossible: withShim,
+  async inflict(cluster, random) {
+    const place = anyPlace(cluster, random), times = 1 + Math.floor(random() * 20);
+    let turned = 0;
+    for (let i = 0; i < times; i++) {
+      shim(cluster).garble(place, 1);
+      await sleep(random() * 300);
+      turned += 1 - shim(cluster).left(place);
+    }
+    shim(cluster).garble(place, 0);
+    return `${nameOf(place)}, ${turned} of them`;
   },
 };
 
@@ -212,6 +253,7 @@ const garbage: Fault = {
 export const FAULTS: readonly Fault[] = [
   killOf("kill -9 of a worker", ({ places }, random) => 2 + Math.floor(random() * (places - 2))),
   killOf("kill -9 of the head", () => HEAD),
+  rollingRestart,
   stop,
   cutOff,
   part,
@@ -221,6 +263,7 @@ export const FAULTS: readonly Fault[] = [
   fullDisk,
   damagedDisk,
   setClock,
+  garbled,
   garbage,
 ];
 
@@ -256,6 +299,11 @@ async function fill(path: string): Promise<number> {
   return bytes;
 }
 
+function shim({ shim }: ChaosCluster) {
+  if (typeof shim === "string") throw new Error(shim);
+  return shim;
+}
+
 function network({ hosts }: ChaosCluster) {
   if (typeof hosts === "string") throw new Error(hosts);
   return hosts;
@@ -267,14 +315,6 @@ function anyPlace({ places }: ChaosCluster, random: () => number): number {
 
 function nameOf(place: number): string {
   return place === HEAD ? "the head" : place === HOME ? "home" : `worker ${place}`;
-}
-
-function signal(pid: number, name: Deno.Signal): void {
-  try {
-    Deno.kill(pid, name);
-  } catch {
-    // A host that has ended.
-  }
 }
 
 function sleep(ms: number): Promise<void> {
