@@ -250,6 +250,7 @@ export class LocalScheduler<T extends SchedulerTask> {
         return effects;
       case "unchain":
         event.task.chained = Math.max(0, event.task.chained - 1);
+        if (event.task.chained === 0) this.#unbar(event.task);
         return effects;
       case "isolateReady":
         this.#spawning = Math.max(0, this.#spawning - 1);
@@ -308,6 +309,12 @@ export class LocalScheduler<T extends SchedulerTask> {
     ) return;
     this.#send(task, isolate);
     task.chained = producers;
+  }
+
+  /** A task may be taken back from its isolate, though nothing could be before. */
+  #unbar(task: T): void {
+    const isolate = this.#isolates.get(task.isolate);
+    if (isolate !== undefined) isolate.barren = false;
   }
 
   #enqueue(task: T, front: boolean): void {
@@ -489,8 +496,8 @@ export class LocalScheduler<T extends SchedulerTask> {
     if (isolate === undefined) return;
     isolate.revoking--;
     if (!success) {
-      // What was sent before it has started as well; what was sent since may still wait.
-      if (isolate.active[isolate.active.length - 1] === task) isolate.barren = true;
+      // What was sent before it has started as well; what was sent since may still wait, unless it is chained anyway.
+      if (isolate.active.findLast(({ chained }) => chained === 0) === task) isolate.barren = true;
       return;
     }
     if (task.state !== "sent" || task.isolate !== number) return;

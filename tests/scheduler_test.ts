@@ -65,6 +65,16 @@ class Story {
     return this.#show(this.scheduler.step({ type: "removed", task: this.task(name), now: this.now }));
   }
 
+  chain(name: string, isolate: number, producers: number): string[] {
+    const task = new SimTask(name, this.#shapes.of(units({ cpu: 1 })), {});
+    this.#tasks.set(name, task);
+    return this.#show(this.scheduler.step({ type: "chain", task, isolate, producers, now: this.now }));
+  }
+
+  unchain(name: string): string[] {
+    return this.#show(this.scheduler.step({ type: "unchain", task: this.task(name), now: this.now }));
+  }
+
   revoked(name: string, isolate: number, success: boolean): string[] {
     const task = this.task(name);
     return this.#show(this.scheduler.step({ type: "revoked", task, isolate, success, now: this.now }));
@@ -201,6 +211,18 @@ Deno.test("LocalScheduler goes on stealing when a later task was sent before a r
   assertEquals(story.ready("c"), ["send c to 1"]);
   assertEquals(story.revoked("b", 1, false), []);
   assertEquals(story.done("other"), ["revoke c from 1"]);
+});
+
+Deno.test("LocalScheduler does not ask again for what has started though a chained task stands behind it", () => {
+  const story = new Story({ cpu: 2 });
+  story.isolate(1);
+  story.ready("a");
+  story.ready("b");
+  assertEquals(story.chain("c", 1, 1), ["send c to 1"]);
+  assertEquals(story.isolate(2), ["revoke b from 1"]);
+  assertEquals(story.revoked("b", 1, false), [], "or the two would go on like this for ever");
+  story.unchain("c");
+  assertEquals(story.tick(10), ["revoke c from 1"]);
 });
 
 Deno.test("LocalScheduler ignores a late answer about a task that has moved on", () => {
