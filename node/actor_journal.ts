@@ -10,8 +10,11 @@
  * for longer than {@link HOLD_MS_MAX}: by then either this node has been given up, and nobody listens to it any more, or
  * the control store is away, and gives nobody up.
  *
+ * Of an actor that outlives its program, this node's own programs and their tasks are no different from other nodes: the
+ * actor may go on elsewhere while they go on here. So what they would be answered is *withheld* until the call is written.
+ *
  * A call with an argument that is too large for the store, or that is not here yet, is not written. It, and all calls after
- * it, could not be run again elsewhere, so their answers are *withheld* until a checkpoint that covers them is in the store;
+ * it, could not be run again elsewhere, so their answers are withheld until a checkpoint that covers them is in the store;
  * one is made as soon as they have run. An actor whose state cannot be saved, or is too large, is bound to its node, as one
  * that is not durable, and its owner is told so.
  *
@@ -55,6 +58,8 @@ export interface JournalServices {
   /** Has an object's bytes in memory. @returns Whether they are. */
   provide(id: ObjectId): Promise<boolean>;
   log(level: "info" | "warn" | "error", message: string): void;
+  /** Whether a program is connected to this node. */
+  isLocal(job: TaskId): boolean;
   /** Answers that were withheld can be told, of calls before a position. */
   release(actor: NodeActor, before: number): void;
   /** The actor is another node's by now: what it did here since is to be heard of by nobody. */
@@ -83,6 +88,8 @@ export class Journal {
   /** The position of the next call, and of the first one that is in the actor's log. */
   next = 0;
   first = 0;
+  /** All calls before this position are in the journal. */
+  written = 0;
   /** From this position on calls cannot be run again elsewhere: the first, and the last, that is not in the journal. */
   gap: { readonly first: number; last: number } | undefined;
   /** The batch that is being collected. */
@@ -114,8 +121,8 @@ export class Journal {
 export class ActorJournals {
   readonly #node: JournalServices;
   readonly #open = new Set<Journal>();
-  /** Steps that are being written, oldest first. */
-  readonly #writing = new Map<Promise<void>, { readonly since: number; readonly outlives: boolean }>();
+  /** Steps that are being written, oldest first, and since when. */
+  readonly #writing = new Map<Promise<void>, number>();
   #collecting = false;
 
   /** @param node What they need of their node. */
@@ -160,7 +167,6 @@ export class ActorJournals {
         entered.resolve(revision);
         if (revision === undefined) this.#fenced(journal);
       }, () => entered.resolve(undefined)),
-      journal,
     );
   }
 
@@ -213,9 +219,16 @@ export class ActorJournals {
     if (!journal.isSaving) this.#save(journal);
   }
 
-  /** Whether the answer of a call must wait for a checkpoint. */
-  withholds({ actor: { journal }, position }: CallRecord): boolean {
-    return journal?.gap !== undefined && !journal.ended && position >= journal.gap.first;
+  /** Whether the answer of a call must wait: for its being written, or for a checkpoint. */
+  withholds({ actor: { journal }, position, job }: CallRecord): boolean {
+    if (journal === undefined || journal.ended) return false;
+    if (journal.gap !== undefined && position >= journal.gap.first) return true;
+    return journal.outlives && position >= journal.written && this.#node.isLocal(job);
+  }
+
+  /** Whether answers wait for a checkpoint. */
+  needsState({ journal }: NodeActor): boolean {
+    return journal?.gap !== undefined && !journal.ended;
   }
 
   /** An actor's state cannot be saved. */
@@ -259,21 +272,11 @@ export class ActorJournals {
 
   // --- What leaves the node -----------------------------------------------------------------------------------
 
-  /**
-   * Whether others must not yet be told what they could conclude from calls that are not in a journal.
-   *
-   * @param programs Asks for this node's own programs, which only see more than their node of actors that outlive them.
-   */
-  pending(programs: boolean): boolean {
+  /** Whether other nodes must not yet be told what they could conclude from calls that are not in a journal. */
+  get pending(): boolean {
     if (this.#open.size === 0 && this.#writing.size === 0) return false;
-    for (const { since } of this.#writing.values()) {
-      if (this.#node.clock.now() - since >= HOLD_MS_MAX) return false;
-      break;
-    }
-    if (!programs) return true;
-    for (const { outlives } of this.#open) if (outlives) return true;
-    for (const { outlives } of this.#writing.values()) if (outlives) return true;
-    return false;
+    for (const since of this.#writing.values()) return this.#node.clock.now() - since < HOLD_MS_MAX;
+    return true;
   }
 
   /** Resolves when what was added so far is durable, or was waited for long enough. */
@@ -315,7 +318,11 @@ export class ActorJournals {
     const batch = journal.nextBatch++;
     journal.batches.push({ number: batch, end: next });
     const bytes = open.bytes({ first: openFirst });
-    this.change(journal, { put: [{ part: `call/${number(batch)}`, bytes }], delete: [] });
+    this.change(journal, { put: [{ part: `call/${number(batch)}`, bytes }], delete: [] }).then(() => {
+      if (journal.ended) return;
+      journal.written = Math.max(journal.written, next);
+      if (journal.outlives) this.#node.release(journal.actor, Math.min(next, journal.gap?.first ?? next));
+    });
   }
 
   /** Takes a step in an actor's journal, after those before. */
@@ -326,13 +333,13 @@ export class ActorJournals {
     }).catch(() => {
       // The node is ending.
     });
-    this.#track(done, journal);
+    this.#track(done);
     return done;
   }
 
-  #track(done: Promise<void>, { outlives }: Journal): void {
+  #track(done: Promise<void>): void {
     const tracked: Promise<void> = done.finally(() => this.#writing.delete(tracked));
-    this.#writing.set(tracked, { since: this.#node.clock.now(), outlives });
+    this.#writing.set(tracked, this.#node.clock.now());
   }
 
   async #save(journal: Journal): Promise<void> {

@@ -232,7 +232,7 @@ export class ActorRestorer {
       journal.batches.push({ number: batch.number, end: at });
     }
     journal.first = position;
-    journal.next = next;
+    journal.next = journal.written = next;
     if (meta !== undefined) {
       journal.state = meta.state;
       journal.pieces = meta.pieces;

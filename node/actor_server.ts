@@ -336,7 +336,10 @@ export class ActorServer {
   #surrender(actor: NodeActor): void {
     if (this.#actors.get(actor.id) !== actor || actor.state === "dead") return;
     this.#node.log("warn", `Actor ${actor.settings.label} goes on elsewhere: this node had been given up`);
-    const calls = [...actor.unansweredCalls()];
+    // What was done and not told is as if it had not been done.
+    const calls = [...actor.withheld.map(({ call }) => call), ...actor.unansweredCalls()];
+    for (const { call } of actor.withheld) call.answered = call.applied = false;
+    actor.withheld = [];
     this.#places.vacate(actor);
     actor.state = "dead";
     this.journals?.abandon(actor);
@@ -485,7 +488,8 @@ export class ActorServer {
       residents.calls.delete(message.handle);
       call.waitsFor = undefined;
       this.#places.lend(call.actor, false);
-      if (call.finished) {
+      if (call.finished || call.applied) {
+        // Nobody waits for it, or for its answer of before.
         message.outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
       } else {
         if (message.retry || message.outcomes.length < call.entry.settings.returns) {
@@ -494,7 +498,7 @@ export class ActorServer {
         this.#answer(call, message.outcomes);
       }
       this.#step({ type: "done", actor: call.actor, call, ran: !message.retry, now });
-      if (call.actor.withheld.length > 0) this.#step({ type: "save", actor: call.actor });
+      this.#saveForWithheld(call.actor);
       return;
     }
     const work = residents.works.get(message.handle);
@@ -529,8 +533,13 @@ export class ActorServer {
       if (!call.finished) this.#node.finish(call, outcomes);
       else outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
     }
-    if (actor.withheld.length > 0) this.#step({ type: "save", actor });
+    this.#saveForWithheld(actor);
     this.#node.flush();
+  }
+
+  /** Answers may wait for a checkpoint. */
+  #saveForWithheld(actor: NodeActor): void {
+    if (actor.withheld.length > 0 && this.journals?.needsState(actor)) this.#step({ type: "save", actor });
   }
 
   #constructed(actor: NodeActor, outcome: Outcome): void {

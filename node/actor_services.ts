@@ -27,6 +27,8 @@ export interface ActorServices {
   readonly store: ObjectStore;
   readonly tasks: Map<TaskId, TaskRecord>;
   readonly clients: Map<number, Client>;
+  /** Whether a program is connected to this node. */
+  isLocal(job: TaskId): boolean;
   now(): number;
   flush(): void;
   log(level: "info" | "warn" | "error", message: string): void;

@@ -213,12 +213,9 @@ export class NodeParts {
   #hold(): void {
     const { log } = this.rebuilder;
     const { journals } = this.actors;
-    const journalled = journals?.pending(false) ?? false;
+    const journalled = journals?.pending ?? false;
     if (!journalled && !log?.pending) return;
-    const programs = journalled && journals!.pending(true);
-    const held = this.#dirty.filter(({ role, late }) =>
-      late === undefined && (role === "peer" || programs && role === "driver")
-    );
+    const held = this.#dirty.filter(({ role, late }) => late === undefined && role === "peer");
     if (held.length === 0) return;
     for (const client of held) {
       client.channel.held = true;

@@ -21,6 +21,7 @@ export function actorServices(node: NodeParts): ActorServices {
     store: node.store,
     tasks: node.tasks,
     clients: node.clients,
+    isLocal: (job) => node.programs.has(job),
     now: () => node.now(),
     flush: () => node.flush(),
     log: options.log,
