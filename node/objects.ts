@@ -5,7 +5,7 @@
  * @module
  */
 
-import { ObjectLostError, type RaydError } from "../core/errors.ts";
+import { DisconnectedError, ObjectLostError, type RaydError } from "../core/errors.ts";
 import { hex, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
 import type { Outcome } from "../core/messages.ts";
 import type { ObjectRecord } from "./directory.ts";
@@ -16,6 +16,9 @@ import { Spiller } from "./spill.ts";
 
 /** Memory that is kept faulted in ahead of its use. */
 const PREFAULT_BYTES = 256 * 1024 * 1024;
+
+/** How soon a node is asked again for an object that could not be brought from it. */
+const PULL_AGAIN_MS = 100;
 
 /** Keeps objects and brings them here. */
 export class Objects {
@@ -97,10 +100,23 @@ export class Objects {
   }
 
   async #pullOrRemake(record: ObjectRecord, node: TaskId, size: number): Promise<RaydError | undefined> {
-    const error = await this.#pull(node, record.id, size);
-    if (!(error instanceof ObjectLostError)) return error;
-    // The node may just be found dead; one that lives and does not have it will not have it the next time.
-    return record.home === undefined ? await this.#remake(record) : error;
+    const { home } = record;
+    for (;;) {
+      const error = await this.#pull(node, record.id, size);
+      const away = error instanceof DisconnectedError;
+      if (!away && !(error instanceof ObjectLostError)) return error;
+      if (this.#node.closed || this.#node.directory.get(record.id) !== record) return error;
+      // The node may just be found dead; one that lives and does not have it will not have it the next time.
+      if (record.home === undefined) return await this.#remake(record);
+      if (!away) return error;
+      // Either it can be reached again, or it is found dead.
+      await new Promise<void>((resolve) => this.#node.clock.after(PULL_AGAIN_MS, resolve));
+      if (record.home === undefined) return await this.#remake(record);
+      if (record.home !== home) {
+        this.#arriving.delete(record.id);
+        return await this.bring(record);
+      }
+    }
   }
 
   /** Waits until an object has been made again, and is here. @returns Why it is not. */

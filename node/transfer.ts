@@ -20,7 +20,7 @@
 
 import { crc32 } from "node:zlib";
 import type { Clock } from "../core/clock.ts";
-import { ObjectLostError, type RaydError } from "../core/errors.ts";
+import { DisconnectedError, ObjectLostError, type RaydError } from "../core/errors.ts";
 import {
   hex,
   OBJECT_ID_BYTES,
@@ -170,16 +170,20 @@ export class Transfers {
     await writeAll(stream, hashes.value());
   }
 
-  /** Brings an object from a node into the store. @returns What went wrong. */
+  /**
+   * Brings an object from a node into the store.
+   *
+   * @returns What went wrong: {@link ObjectLostError} if the node does not have it, {@link DisconnectedError} if it could not be
+   *   brought, which may be otherwise the next time.
+   */
   async pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
     await this.#begin(size);
     try {
       return await this.#pull(node, id, size);
     } catch (error) {
-      return new ObjectLostError(
-        `Object ${hex(id, true)} of ${size} bytes could not be brought from node ${hex(node).slice(0, 8)}: ` +
-          `${(error as Error).message}`,
-      );
+      const message = `Object ${hex(id, true)} of ${size} bytes could not be brought from node ` +
+        `${hex(node).slice(0, 8)}: ${(error as Error).message}`;
+      return error instanceof AbsentError ? new ObjectLostError(message) : new DisconnectedError(message);
     } finally {
       this.#ended(size);
     }
@@ -354,7 +358,7 @@ export class Transfers {
       if (answer[0] === FOUND) return stream;
       this.#keep(node, stream);
       if (elsewhere !== undefined) return new Elsewhere(elsewhere);
-      throw new Error("it is not there any more");
+      throw new AbsentError("it is not there any more");
     }
   }
 
@@ -402,6 +406,9 @@ export class Transfers {
     for (const stream of [...this.#serving.keys(), ...this.#receiving.keys()]) close(stream);
   }
 }
+
+/** A node does not have what it was asked for. */
+class AbsentError extends Error {}
 
 /** Another node is to be asked. */
 class Elsewhere {

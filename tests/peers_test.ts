@@ -6,10 +6,12 @@
 
 import { assertEquals } from "@std/assert";
 import { systemClock } from "../core/clock.ts";
-import type { TaskId } from "../core/ids.ts";
+import { DisconnectedError } from "../core/errors.ts";
+import { returnId, type TaskId } from "../core/ids.ts";
 import { type FromPeer, type Message, PROTOCOL_VERSION, type ToNode } from "../core/messages.ts";
 import { parseTaskOptions } from "../core/options.ts";
 import { VERSION } from "../core/version.ts";
+import type { Abroad } from "../node/parts.ts";
 import { NodeServer } from "../node/server.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
@@ -24,14 +26,17 @@ const id = (text: string) => text.padEnd(16, "-").slice(0, 16) as TaskId;
 const never = () => new Promise<never>(() => {});
 
 /** A node of one CPU whose isolates are silent, until `fail` ends them all: then all tasks that are there fail. */
-function silentNode(): { node: NodeServer; fail: () => void } & Disposable {
+function silentNode(
+  pull: Abroad["pull"] = never,
+): { node: NodeServer; store: ObjectStore; fail: () => void } & Disposable {
   const exits: ((reason: string) => void)[] = [];
   let failing = false;
+  const store = ObjectStore.create(raystoreLibrary(), { capacity: 4 * 1024 * 1024 });
   const node = new NodeServer({
     id: id("node"),
     token: TOKEN,
     resources: { cpu: 10_000 },
-    store: ObjectStore.create(raystoreLibrary(), { capacity: 4 * 1024 * 1024 }),
+    store,
     clock: systemClock,
     isolates: {
       start: (_number, exited) => {
@@ -45,7 +50,7 @@ function silentNode(): { node: NodeServer; fail: () => void } & Disposable {
     spillPath: "/tmp",
     log: () => {},
     abroad: {
-      pull: never,
+      pull,
       hasCode: () => true,
       fetchCode: never,
       publishCode: () => {},
@@ -80,7 +85,7 @@ function silentNode(): { node: NodeServer; fail: () => void } & Disposable {
     failing = true;
     for (const exited of exits) exited("it has no code");
   };
-  return { node, fail, [Symbol.dispose]: () => node.close() };
+  return { node, store, fail, [Symbol.dispose]: () => node.close() };
 }
 
 /** Somebody connected to the node. */
@@ -212,4 +217,43 @@ Deno.test("NodeServer turns away what it can never run, and gives what a node ha
     return given(second) !== undefined;
   });
   assertEquals(driver.results(), {});
+});
+
+Deno.test("NodeServer asks again for an object that cannot be brought from a node which is there", async () => {
+  const errors = [
+    new DisconnectedError("Network is unreachable"),
+    new DisconnectedError("the connection was closed"),
+    undefined,
+  ];
+  const value = pack(new Uint8Array(100_000)).toBytes();
+  using silent = silentNode((_node, object, size) => {
+    const error = errors.shift();
+    if (error !== undefined) return Promise.resolve(error);
+    const view = silent.store.create(object, size) as Uint8Array;
+    view.set(value);
+    silent.store.seal(object);
+    return Promise.resolve(undefined);
+  });
+  const peer = connect(silent.node, "peer", id("peer"));
+  silent.node.describe({ id: id("peer"), resources: { cpu: 10_000 }, labels: {} });
+  await until("they are connected", () => peer.received.some(({ type }) => type === "welcome"));
+  const driver = connect(silent.node, "driver", id("job"));
+  for (const handle of [1, 2]) {
+    driver.send({ type: "submit", handle, ...fields(id(`task${handle}`)), dependencies: [] });
+  }
+  const given = () => peer.received.find((message) => message.type === "delegate");
+  await until("one of two is given away, as they are to be spread", () => given() !== undefined);
+  const { handle, task } = given()!;
+  peer.send({
+    type: "result",
+    handle,
+    index: 0,
+    kept: true,
+    outcome: { kind: "stored", size: value.length, contains: [] },
+  });
+  const told = () => driver.received.find((message) => message.type === "object");
+  await until("its result is known", () => Object.keys(driver.results()).length === 1);
+  driver.send({ type: "subscribe", objects: [returnId(task, 0)] });
+  await until("it has been brought", () => told() !== undefined);
+  assertEquals([told()!.outcome.kind, errors.length], ["stored", 0]);
 });

@@ -6,7 +6,7 @@
 
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { systemClock } from "../core/clock.ts";
-import { ObjectLostError } from "../core/errors.ts";
+import { DisconnectedError } from "../core/errors.ts";
 import { hex, putId, type TaskId, taskIdFromHex } from "../core/ids.ts";
 import { PULL_RANGE_BYTES } from "../core/limits.ts";
 import { FANOUT, Spread } from "../node/spread.ts";
@@ -159,7 +159,7 @@ Deno.test("bytes that arrive damaged are asked for again, and never taken", asyn
     return copy;
   };
   const error = await worse.pull(1);
-  assertInstanceOf(error, ObjectLostError);
+  assertInstanceOf(error, DisconnectedError);
   assertEquals(worse.stores[1]!.has(OBJECT), false);
   assertEquals(worse.stores[1]!.stats().used, 0, "its place is given back");
 });
@@ -200,7 +200,7 @@ Deno.test("a node that is gone is not waited for", async () => {
   await stuck.promise;
   network.gone.add(0);
   network.transfers[1]!.forget(idOf(0));
-  assertInstanceOf(await pulled, ObjectLostError);
+  assertInstanceOf(await pulled, DisconnectedError);
   over.reject(new Error("the test is over"));
   await systemClock.turn();
 });
