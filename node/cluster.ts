@@ -659,7 +659,11 @@ export class Cluster {
 
   /** An outcome of a task that a peer ran was taken up: its record's home is there, if it has anything there. */
   settled(task: TaskRecord, record: ObjectRecord, outcome: Outcome): void {
-    if (!refersTo(outcome)) return;
+    if (!refersTo(outcome)) {
+      const remote = this.#remotes.get(task.remote);
+      if (remote !== undefined && this.actors.wasHeld(task)) this.#let(remote, record.id);
+      return;
+    }
     record.home = task.remote;
     record.held = true; // as its owner
   }
@@ -667,7 +671,9 @@ export class Cluster {
   /** An outcome of a task that a peer ran was not taken up. */
   dropped(task: TaskRecord, index: number, outcome: Outcome): void {
     const remote = this.#remotes.get(task.remote);
-    if (remote !== undefined && refersTo(outcome)) this.#let(remote, returnId(task.id, index));
+    // An actor that was created, or found, once more is held there once more.
+    const refers = refersTo(outcome) || task.results?.[index]?.home !== undefined;
+    if (remote !== undefined && refers) this.#let(remote, returnId(task.id, index));
   }
 
   #let(remote: Remote, id: ObjectId): void {

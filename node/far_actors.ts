@@ -53,6 +53,8 @@ export class FarActors {
   readonly homeless = new Map<TaskRecord, (remote: Remote) => void>();
   /** Creations that are under way elsewhere. */
   readonly #creations = new Map<TaskRecord, ActorSettings>();
+  /** Creations of actors that were held there already. */
+  readonly #held = new WeakSet<TaskRecord>();
   /** All actors that survive their node, as the control store has them. */
   readonly places = new Map<TaskId, Located>();
   /** What waits to be said. */
@@ -280,8 +282,11 @@ export class FarActors {
     }
     const handle = this.#links.give(task, remote);
     this.#creations.set(task, settings);
-    task.results![0]!.home = remote.client.id;
-    task.results![0]!.held = true;
+    const record = task.results![0]!;
+    if (record.held && record.home === remote.client.id) this.#held.add(task);
+    else this.#held.delete(task);
+    record.home = remote.client.id;
+    record.held = true;
     const { parent, dependencies, args, fn, entry } = task;
     this.#node.send(remote.client, {
       type: "createActor",
@@ -314,6 +319,11 @@ export class FarActors {
         else this.#wait(task, settings, create);
       },
     });
+  }
+
+  /** Whether this node held the actor before it was created from here, and so holds it once more by its creation. */
+  wasHeld(task: TaskRecord): boolean {
+    return this.#held.has(task);
   }
 
   /** A creation has ended. */
