@@ -54,6 +54,8 @@ export class Fate {
     if (!store.process.alive) store.start();
     store.process.resume();
     for (const node of nodes) if (node.process.alive) node.resume();
+    // Whatever actors hold, there is room for tasks beside them.
+    this.#world.addNode("worker", RELIEF_CPUS);
   }
 
   #next(): void {
@@ -203,4 +205,4 @@ export class Fate {
   }
 }
 
-const NODES_MAX = 6;
+const NODES_MAX = 6, RELIEF_CPUS = 6;

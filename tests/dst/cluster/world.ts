@@ -115,10 +115,10 @@ export class Cluster {
     return this.programs.some(({ process, finished }) => !process.alive && !finished);
   }
 
-  addNode(role: "head" | "worker"): SimNode {
+  addNode(role: "head" | "worker", cpus = 1 + this.below(3)): SimNode {
     const id = Array.from({ length: 16 }, () => this.below(256).toString(16).padStart(2, "0")).join("");
     this.log(undefined, "join", `host${this.nodes.length} is node ${id}`);
-    const node = new SimNode(this, id, `host${this.nodes.length}`, role, 1 + this.below(3));
+    const node = new SimNode(this, id, `host${this.nodes.length}`, role, cpus);
     this.nodes.push(node);
     return node;
   }
