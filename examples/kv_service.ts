@@ -1,6 +1,6 @@
 /**
  * Counters over HTTP: keys are spread over durable actors, so an increment that was answered is never lost and never
- * applied twice, although the actors are killed all the time.
+ * applied twice, although the actors are killed all the time; or, in a cluster, over whose nodes they are spread, nodes.
  *
  *     rayd run examples/kv_service.ts                  counts 2,000 requests of its own while actors are killed
  *     rayd run examples/kv_service.ts --port 8080      serves: curl -X POST 'http://127.0.0.1:8080/hits?by=2'
@@ -24,7 +24,7 @@ class Shard {
   }
 }
 
-export const Counters = actor(Shard, { checkpoint: { every: 100 } });
+export const Counters = actor(Shard, { checkpoint: { every: 100 }, spread: true });
 
 function shardOf(key: string, shards: readonly ActorHandle<Shard>[]): ActorHandle<Shard> {
   let hash = 0;
@@ -48,7 +48,7 @@ async function answer(request: Request, shards: readonly ActorHandle<Shard>[]): 
 async function demo(url: string, shards: readonly ActorHandle<Shard>[], requests: number): Promise<void> {
   const keys = ["apples", "pears", "plums", "quinces", "figs"];
   let killed = 0;
-  const killer = setInterval(() => kill(shards[killed++ % shards.length]!, { restart: true }), 100);
+  const killer = setInterval(() => kill(shards[killed++ % shards.length]!, { restart: true }), 200);
   await Promise.all(Array.from({ length: 8 }, async (_, client) => {
     for (let i = client; i < requests; i += 8) {
       await (await fetch(`${url}/${keys[i % keys.length]}`, { method: "POST" })).text();

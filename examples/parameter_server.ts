@@ -75,7 +75,8 @@ class Server {
     );
   }
 }
-export const ParameterServer = actor(Server);
+/** It computes as well, so it takes a part of a CPU, wherever there is one. If it dies there, it goes on elsewhere. */
+export const ParameterServer = actor(Server, { cpus: 0.5 });
 
 async function synchronous(server: ActorHandle<Server>, steps: number): Promise<number[]> {
   const losses: number[] = [];

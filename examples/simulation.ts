@@ -1,5 +1,6 @@
 /**
- * A population of simulators whose episodes differ in length, gathered as they end: none waits for the slowest.
+ * A population of simulators whose episodes differ in length, gathered as they end: none waits for the slowest. In a cluster
+ * they are spread over its nodes, and go on elsewhere when a node dies.
  *
  * Each actor balances a pole on a cart (Barto, Sutton and Anderson, 1983) with a linear policy of its own. Whenever one
  * ends an episode, the best policy so far is changed a little and tried there next.
@@ -35,7 +36,7 @@ class CartPole {
   }
 }
 
-export const Simulator = actor(CartPole, { durable: false });
+export const Simulator = actor(CartPole, { spread: true });
 
 interface Episode {
   readonly simulator: ActorHandle<CartPole>;
@@ -45,7 +46,7 @@ interface Episode {
 if (import.meta.main) {
   await using _ = await init();
   const episodes = Number(Deno.args[0] ?? 2_000);
-  const simulators = Array.from({ length: navigator.hardwareConcurrency }, () => Simulator.remote());
+  const simulators = Array.from({ length: 2 * navigator.hardwareConcurrency }, () => Simulator.remote());
   let best = { policy: [0, 0, 0, 0] as Policy, steps: 0 };
   let started = 0, ended = 0, steps = 0;
   const running = new Map<Ref<number>, Episode>();

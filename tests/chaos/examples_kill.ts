@@ -1,7 +1,9 @@
 /**
  * Runs each example on a cluster of a head and two workers, three times: undisturbed, with a worker killed in the middle,
- * and with the head killed. The program is connected to the worker that is spared. What it prints, and the file that it
- * writes, must be what they are undisturbed, but for what depends on time or chance by the example's own doing.
+ * and with the head killed. The program is connected to the worker that is spared, which has no CPUs, so that tasks and what
+ * else needs one are on the two others. What it prints, and the file that it writes, must be what they are undisturbed, but
+ * for what depends on time or chance by the example's own doing. Of an example with actors, some must be on a node that is
+ * killed, or nothing would have been shown.
  *
  *     deno task chaos:examples [--only NAME]
  *
@@ -11,7 +13,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { project, Running } from "../e2e/rayd.ts";
+import { project, raydOutput, Running } from "../e2e/rayd.ts";
 import { TestCluster } from "../e2e/test_cluster.ts";
 
 /** An example, with inputs for which it takes some seconds. */
@@ -21,6 +23,8 @@ interface Example {
   readonly args: (directory: string, texts: string) => readonly string[];
   /** What of its output must be the same each time. */
   readonly same: (output: string) => string;
+  /** Whether it has actors. */
+  readonly actors?: boolean;
   /** A file that it writes, which must be the same each time. */
   readonly file?: string;
 }
@@ -33,6 +37,7 @@ const EXAMPLES: readonly Example[] = [
   {
     name: "kv_service",
     args: () => [],
+    actors: true,
     // How many actors it kills itself depends on how long it takes.
     same: (output) => output.replace(/\d+ actors killed/, "… actors killed"),
   },
@@ -44,7 +49,8 @@ const EXAMPLES: readonly Example[] = [
   },
   {
     name: "parameter_server",
-    args: () => ["2500"],
+    args: () => ["400"],
+    actors: true,
     // In the asynchronous way it depends on time which weights a gradient is of.
     same: (output) => withoutTimes(output.slice(0, output.indexOf("asynchronous"))),
   },
@@ -58,6 +64,7 @@ const EXAMPLES: readonly Example[] = [
   {
     name: "simulation",
     args: () => ["20000"],
+    actors: true,
     // Policies are changed by chance.
     same: (output) => /^\d+ episodes(?=, \d+ steps)/m.exec(output)?.[0] ?? output,
   },
@@ -76,6 +83,8 @@ interface Run {
   readonly output: string;
   readonly file: string;
   readonly seconds: number;
+  /** How many actors the node had that was killed. */
+  readonly actors: number;
 }
 
 /** How an example is disturbed. */
@@ -88,8 +97,13 @@ async function run(
   middleMs: number,
   texts: string,
 ): Promise<Run> {
-  const settings = ["--cpus", "1", "--log-level", "info"];
-  await using cluster = await TestCluster.start("", ["--replicas", "3", ...settings], settings, settings);
+  const settings = ["--log-level", "info"], computes = ["--cpus", "2", ...settings];
+  await using cluster = await TestCluster.start(
+    "",
+    ["--replicas", "3", ...computes],
+    ["--cpus", "0", ...settings],
+    computes,
+  );
   const [head, spared, worker] = cluster.nodes as [Running, Running, Running];
   await whole(cluster.nodes);
   const directory = cluster.directory.path;
@@ -105,9 +119,14 @@ async function run(
     env,
   });
   const ended = program.ended();
+  let actors = 0;
   if (disturbance !== "nothing") {
     await new Promise((resolve) => setTimeout(resolve, middleMs));
-    await (disturbance === "the head" ? head : worker).kill("SIGKILL");
+    const victim = disturbance === "the head" ? head : worker;
+    const id = /rayd (?:head|worker) (\w+)/.exec(victim.stdout)![1]!;
+    const rows = JSON.parse(await raydOutput(["list", "actors", "--json"], { env })) as { node: string }[];
+    actors = rows.filter(({ node }) => id.startsWith(node)).length;
+    await victim.kill("SIGKILL");
   }
   const late = setTimeout(() => Deno.kill(program.pid, "SIGKILL"), MS_MAX);
   const { code } = await ended;
@@ -115,10 +134,10 @@ async function run(
   const seconds = (performance.now() - began) / 1000;
   if (code !== 0) {
     const why = seconds * 1000 > MS_MAX ? "it had not ended" : program.stderr;
-    return { output: `status ${code} after ${seconds.toFixed(1)} s: ${why}`, file: "", seconds };
+    return { output: `status ${code} after ${seconds.toFixed(1)} s: ${why}`, file: "", seconds, actors };
   }
   const file = example.file === undefined ? "" : await hash(`${directory}/${example.file}`);
-  return { output: example.same(program.stdout).replaceAll(directory, ""), file, seconds };
+  return { output: example.same(program.stdout).replaceAll(directory, ""), file, seconds, actors };
 }
 
 /** Waits until three nodes keep the control store: before that no two of them would do without the third. */
@@ -159,15 +178,22 @@ if (import.meta.main) {
     if (calm.output.startsWith("status")) {
       throw new Error(`${example.name} fails undisturbed: ${calm.output}`);
     }
+    let moved = 0;
     for (const disturbance of ["a worker", "the head"] as const) {
       const disturbed = await run(example, disturbance, calm.seconds * 500, texts.path);
       const holds = disturbed.output === calm.output && disturbed.file === calm.file;
       if (!holds) wrong++;
+      moved += disturbed.actors;
       console.log(
-        `${example.name}, ${disturbance} killed: ${holds ? "the same" : "DIFFERS"} ` +
-          `(${disturbed.seconds.toFixed(1)} s, ${calm.seconds.toFixed(1)} s undisturbed)`,
+        `${example.name}, ${disturbance} killed${example.actors ? ` with ${disturbed.actors} actors` : ""}: ${
+          holds ? "the same" : "DIFFERS"
+        } ` + `(${disturbed.seconds.toFixed(1)} s, ${calm.seconds.toFixed(1)} s undisturbed)`,
       );
       if (!holds) console.log(`undisturbed:\n${calm.output}\ndisturbed:\n${disturbed.output}`);
+    }
+    if (example.actors && moved === 0) {
+      wrong++;
+      console.log(`${example.name}: no node that was killed had an actor`);
     }
   }
   Deno.exit(wrong === 0 ? 0 : 1);
