@@ -14,6 +14,7 @@
 import {
   actor,
   type ActorHandle,
+  context,
   get,
   init,
   kill,
@@ -96,6 +97,17 @@ export const digestOf = remote(function digestOf(array: Float64Array): number {
   return digest(array);
 }, ANYWHERE);
 
+/** Calls that an actor remembers. */
+const RECENT_MAX = 100;
+
+/** Which run of which task this is. */
+function here(): string {
+  const { taskId, attempt, nodeId } = context();
+  return `${taskId.slice(0, 8)}, run ${attempt} on ${nodeId.slice(0, 8)} at ${
+    new Date().toISOString().slice(11, 23)
+  }`;
+}
+
 /** What a call was answered: its number among all calls of its actor, and among its caller's. */
 interface Counted {
   readonly n: number;
@@ -105,9 +117,21 @@ interface Counted {
 class Tally {
   all = 0;
   by: Record<number, number> = {};
-  add(caller: number): Counted {
+  /** The last calls: to be looked at when a count is wrong. */
+  recent: string[] = [];
+  add(caller: number, from: string): Counted {
     const own = this.by[caller] = (this.by[caller] ?? 0) + 1;
+    const { taskId, nodeId, attempt, replaying } = context();
+    this.recent.push(
+      `${own} of caller ${caller}: call ${taskId} by ${from}, applied on ${nodeId.slice(0, 8)} at ${
+        new Date().toISOString().slice(11, 23)
+      } (${replaying ? "replayed, " : ""}attempt ${attempt})`,
+    );
+    if (this.recent.length > RECENT_MAX) this.recent.shift();
     return { n: ++this.all, own };
+  }
+  history(): readonly string[] {
+    return this.recent;
   }
   total(): number {
     return this.all;
@@ -118,7 +142,7 @@ export const Mortal = actor(Tally, { durable: false, spread: true });
 
 export const addMany = remote(
   async function addMany(tally: ActorHandle<Tally>, caller: number, calls: number): Promise<Counted[]> {
-    return await get(Array.from({ length: calls }, () => tally.add.remote(caller)));
+    return await get(Array.from({ length: calls }, () => tally.add.remote(caller, here())));
   },
   ANYWHERE,
 );
@@ -201,12 +225,17 @@ function actors(random: () => number): Round {
     const which = Math.floor(random() * tallies.length), tally = tallies[which]!;
     if (random() < 0.05) kill(tally, { restart: true });
     const [own, ...others] = await answer(Promise.all([
-      get(Array.from({ length: 10 }, () => tally.add.remote(0)), PATIENCE),
+      get(Array.from({ length: 10 }, () => tally.add.remote(0, "the program")), PATIENCE),
       ...Array.from({ length: CALLERS - 1 }, (_, i) => get(addMany.remote(tally, i + 1, 10), PATIENCE)),
     ]));
-    [own, ...others].forEach((counted, caller) => count(which, caller, counted));
     try {
-      const { n } = await answer(get(mortal.add.remote(0), PATIENCE));
+      [own, ...others].forEach((counted, caller) => count(which, caller, counted));
+    } catch (error) {
+      console.log((await get(tally.history.remote(), PATIENCE)).join("\n"));
+      throw error;
+    }
+    try {
+      const { n } = await answer(get(mortal.add.remote(0, "the program"), PATIENCE));
       if (n > ++mortalCalls) throw new Error(`Wrong: ${mortalCalls} calls of an actor were applied as ${n}`);
     } catch (error) {
       if (!(error instanceof RaydError && DEATHS.includes(error.code))) throw error;
