@@ -213,6 +213,7 @@ export class ActorRestorer {
     const unseen: string[] = [];
     for (const batch of left.batches) {
       let at = batch.first;
+      if (this.#node.faults.has("replay-covered")) next = Math.min(next, at);
       journal.nextBatch = batch.number + 1;
       if (at > next) {
         unseen.push(`call/${number(batch.number)}`);

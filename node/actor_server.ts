@@ -243,6 +243,7 @@ export class ActorServer {
     }
     if (client.role !== "driver") {
       if (
+        !this.#node.faults.has("forget-answers") &&
         this.#answers.resend(message.task, (index, kept, outcome) => {
           if (kept) this.#node.directory.retain(client.id, [returnId(message.task, index)]);
           this.#node.send(client, { type: "result", handle: message.handle, index, kept, outcome });

@@ -15,12 +15,14 @@ import type { ObjectStore } from "../store/object_store.ts";
 import type { CallRecord } from "./actor_records.ts";
 import type { ActorRegistry } from "./actor_registry.ts";
 import type { FarCall } from "./answers.ts";
+import type { NodeFault } from "./faults.ts";
 import type { ObjectDirectory } from "./directory.ts";
 import type { Client, Isolate, Residents } from "./peers.ts";
 import type { SettingsEntry, TaskRecord } from "./tasks.ts";
 
 /** What the actors need of their node. */
 export interface ActorServices {
+  readonly faults: ReadonlySet<NodeFault>;
   readonly clock: Clock;
   readonly pool: ResourcePool;
   readonly directory: ObjectDirectory;

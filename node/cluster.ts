@@ -27,6 +27,7 @@ import type { GroupNode } from "../scheduler/group_coordinator.ts";
 import type { TaskSettings } from "../core/options.ts";
 import { type ResourcePool, type Shape, showShape } from "../scheduler/resources.ts";
 import { CallRecord } from "./actor_records.ts";
+import type { NodeFault } from "./faults.ts";
 import type { ObjectDirectory, ObjectRecord } from "./directory.ts";
 import { FarActors, type Located } from "./far_actors.ts";
 import { refersTo } from "./outcomes.ts";
@@ -40,6 +41,7 @@ export interface ClusterServices {
   readonly id: TaskId;
   readonly labels: Readonly<Record<string, string>>;
   readonly directory: ObjectDirectory;
+  readonly faults: ReadonlySet<NodeFault>;
   readonly pool: ResourcePool;
   readonly tasks: Map<TaskId, TaskRecord>;
   readonly clients: Map<number, Client>;
@@ -184,6 +186,7 @@ export class Cluster {
       left.push(record);
     }
     for (const task of remote.pending.values()) {
+      if (this.#node.faults.has("lose-delegated")) continue;
       if (task.state === "delegated" && !(task instanceof CallRecord)) this.#retry(task);
     }
     this.actors.peerDown(remote, left);

@@ -20,6 +20,7 @@ import { CodeStore } from "./code.ts";
 import { Events } from "./events.ts";
 import { actorOf, actorRegistry, ACTORS, readPlace } from "./actor_registry.ts";
 import { ActorMover } from "./actor_mover.ts";
+import { NO_FAULTS, type NodeFault } from "./faults.ts";
 import { JOBS, Jobs } from "./jobs.ts";
 import { clusterTable } from "./key_value.ts";
 import { Leases } from "./leases.ts";
@@ -68,6 +69,8 @@ export interface DaemonConfig {
   /** The machine's boot. */
   readonly machine: string;
   readonly startedAt: number;
+  /** What is planted, by tests of the simulator. */
+  readonly faults?: ReadonlySet<NodeFault>;
 }
 
 /** A running node. */
@@ -169,7 +172,8 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
   const revisions = new Map<string, number>();
   /** Programs of all nodes. */
   const programsThere = new Set<string>();
-  const registry = actorRegistry(gcs, leases, config.id, JOBS);
+  const { faults = NO_FAULTS } = config;
+  const registry = actorRegistry(gcs, leases, config.id, JOBS, faults);
   const transfers = new Transfers({
     id: taskIdFromHex(config.id),
     store,
@@ -195,6 +199,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     isolatesWarm: config.isolatesWarm,
     isolatesMax: config.isolatesMax,
     spillPath: config.spillPath,
+    faults,
     log,
     abroad: {
       pull: (node, id, size) => transfers.pull(node, id, size),
@@ -387,7 +392,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     for (const id of gcs.connected ? unknown : []) {
       const since = strangers.get(id) ?? now;
       strangers.set(id, since);
-      if (now - since < STRANGER_MS) continue;
+      if (now - since < STRANGER_MS || faults.has("keep-strangers")) continue;
       strangers.delete(id);
       transfers.forget(taskIdFromHex(id));
       node.nodeGone(taskIdFromHex(id));

@@ -24,6 +24,7 @@ import { Cluster } from "./cluster.ts";
 import { Definitions } from "./definitions.ts";
 import { ObjectDirectory } from "./directory.ts";
 import { Executions } from "./executions.ts";
+import { NO_FAULTS, type NodeFault } from "./faults.ts";
 import { Groups } from "./groups.ts";
 import { Isolates } from "./isolates.ts";
 import { KeyValues, type KeyValueTable, localTable } from "./key_value.ts";
@@ -56,6 +57,8 @@ export interface NodeOptions {
   readonly log: (level: "info" | "warn" | "error", message: string) => void;
   /** How the node reaches others; absent of one that is alone. */
   readonly abroad?: Abroad;
+  /** What is planted, by tests of the simulator. */
+  readonly faults?: ReadonlySet<NodeFault>;
 }
 
 /** What a node in a cluster is given. */
@@ -93,6 +96,7 @@ export interface Abroad {
 /** A node's parts, and what they share. */
 export class NodeParts {
   readonly options: NodeOptions;
+  readonly faults: ReadonlySet<NodeFault>;
   readonly clock: Clock;
   readonly store: ObjectStore;
   readonly pool: ResourcePool;
@@ -132,7 +136,10 @@ export class NodeParts {
     this.options = options;
     this.clock = options.clock;
     this.store = options.store;
-    this.pool = new ResourcePool(options.resources);
+    this.faults = options.faults ?? NO_FAULTS;
+    this.pool = new ResourcePool(
+      this.faults.has("overcommit") ? twice(options.resources) : options.resources,
+    );
     this.directory = new ObjectDirectory({
       freed: (record) => this.objects.freed(record),
       pending: (id) => this.submissions.pendingResult(id),
@@ -213,7 +220,7 @@ export class NodeParts {
   #hold(): void {
     const { log } = this.rebuilder;
     const { journals } = this.actors;
-    const journalled = journals?.pending ?? false;
+    const journalled = journals?.pending === true && !this.faults.has("journal-ungated");
     if (!journalled && !log?.pending) return;
     const held = this.#dirty.filter(({ role, late }) => late === undefined && role === "peer");
     if (held.length === 0) return;
@@ -232,4 +239,8 @@ export class NodeParts {
       this.flush();
     });
   }
+}
+
+function twice(amounts: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(amounts).map(([name, amount]) => [name, 2 * amount]));
 }

@@ -43,7 +43,8 @@ export class Results {
     }
     this.#node.actors.answers.finished(task);
     // Before its arguments are let go of: how they were made is known only as long as they, or something made of them, are.
-    if (this.#node.cluster !== undefined && !(task instanceof CallRecord)) {
+    const kept = this.#node.cluster !== undefined && !this.#node.faults.has("forget-lineage");
+    if (kept && !(task instanceof CallRecord)) {
       this.#node.rebuilder.remember(task, outcomes);
     }
     if (!task.argumentsKept) this.#node.submissions.unuse(task);

@@ -16,6 +16,7 @@ export function actorServices(node: NodeParts): ActorServices {
   const { options, submissions, executions, results, isolates } = node;
   return {
     clock: node.clock,
+    faults: node.faults,
     pool: node.pool,
     directory: node.directory,
     store: node.store,
@@ -87,6 +88,7 @@ export function clusterServices(node: NodeParts): ClusterServices {
     id: options.id,
     labels: options.labels ?? {},
     directory: node.directory,
+    faults: node.faults,
     pool: node.pool,
     tasks: node.tasks,
     clients: node.clients,

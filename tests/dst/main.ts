@@ -1,58 +1,76 @@
 /**
- * Runs simulated control stores: one seed with its trace's hash, or many.
+ * Runs simulated control stores, or whole clusters: one seed with its trace's hash, or many.
  *
- *     deno task dst --seed 7                       one run
+ *     deno task dst --seed 7                       one run of a control store
  *     deno task dst --seeds 2000 [--seed 1]        many, from a seed on
  *     deno task dst --minutes 10                   long runs until that time is over
  *     deno task dst --seed 7 --fault NAME          with a planted fault
+ *     deno task dst --cluster …                    the same of clusters
+ *     deno task dst --cluster --seed 7 --verbose   with what nodes say, and what befalls them
  *
  * @module
  */
 
 import { parseArgs } from "@std/cli/parse-args";
 import { CHAIN_FAULTS, type ChainFault } from "../../gcs/chain_faults.ts";
-import { World } from "./world.ts";
+import { NODE_FAULTS, type NodeFault } from "../../node/faults.ts";
 
 const args = parseArgs(Deno.args, {
   string: ["seed", "seeds", "minutes", "fault"],
+  boolean: ["cluster", "verbose"],
   unknown: (argument: string) => fail(`Unknown option ${argument}: see the head of tests/dst/main.ts`),
 });
-const faults = new Set<ChainFault>();
-if (args.fault !== undefined) {
-  if (!(args.fault in CHAIN_FAULTS)) {
-    fail(`No fault "${args.fault}": ${Object.keys(CHAIN_FAULTS).join(", ")}`);
-  }
-  faults.add(args.fault as ChainFault);
+const known = args.cluster ? NODE_FAULTS : CHAIN_FAULTS;
+if (args.fault !== undefined && !(args.fault in known)) {
+  fail(`No fault "${args.fault}": ${Object.keys(known).join(", ")}`);
 }
-/** How long there is trouble in a long run, in which members are as slow as real ones. */
-const LONG_MS = 5 * 60_000;
+/** How long there is trouble in a long run. There members of a store are as slow as real ones; nodes always are. */
+const longMs = args.cluster ? 30_000 : 5 * 60_000;
 const seed = Number(args.seed ?? 1);
 const started = performance.now();
 const until = args.minutes === undefined ? 0 : started + Number(args.minutes) * 60_000;
 const count = args.minutes === undefined ? Number(args.seeds ?? 1) : Infinity;
-const sum = { runs: 0, virtualMs: 0, events: 0, committed: 0, epochs: 0, crashes: 0, leaves: 0 };
-for (let i = 0; i < count && (until === 0 || performance.now() < until); i++) {
+
+/** What runs came to, added up. */
+const sums: Record<string, number> = {};
+const run = args.cluster ? await clusters() : await stores();
+let runs = 0;
+for (; runs < count && (until === 0 || performance.now() < until); runs++) {
   try {
-    const outcome = new World(seed + i, faults, until === 0 ? undefined : LONG_MS).run();
-    sum.runs++;
-    for (const key of ["virtualMs", "events", "committed", "epochs", "crashes", "leaves"] as const) {
-      sum[key] += outcome[key];
+    const outcome = await run(seed + runs, until === 0 ? undefined : longMs);
+    for (const [key, value] of Object.entries(outcome)) {
+      if (typeof value === "number" && key !== "seed") sums[key] = (sums[key] ?? 0) + value;
     }
     if (count === 1) console.log(JSON.stringify(outcome));
   } catch (error) {
-    console.log(`seed ${seed + i}: ${(error as Error).message}`);
+    console.log(`seed ${seed + runs}: ${(error as Error).message}`);
     if (count === 1) throw error;
     Deno.exit(1);
   }
 }
 const realMs = performance.now() - started;
+const { virtualMs = 0, ...others } = sums;
 console.log(
-  `${sum.runs} runs from seed ${seed}: ${sum.events} events, ${sum.committed} commands committed, ` +
-    `${sum.epochs} configurations, ${sum.crashes} crashes, ${sum.leaves} leaves; ${
-      (sum.virtualMs / 1000).toFixed(0)
-    } s simulated in ` +
-    `${(realMs / 1000).toFixed(1)} s, ${(sum.virtualMs / realMs).toFixed(1)} times as fast as it happens`,
+  `${runs} runs from seed ${seed}: ${
+    Object.entries(others).filter(([key]) => key !== "longestMs").map(([key, n]) => `${n} ${key}`).join(", ")
+  }; ${(virtualMs / 1000).toFixed(0)} s simulated in ${(realMs / 1000).toFixed(1)} s, ${
+    (virtualMs / realMs).toFixed(1)
+  } times as fast as it happens`,
 );
+
+async function stores(): Promise<(seed: number, troubleMs?: number) => object> {
+  const { World } = await import("./world.ts");
+  const faults = new Set(args.fault === undefined ? [] : [args.fault as ChainFault]);
+  return (seed, troubleMs) => new World(seed, faults, troubleMs).run();
+}
+
+async function clusters(): Promise<(seed: number, troubleMs?: number) => Promise<object>> {
+  const { Cluster } = await import("./cluster/world.ts");
+  const faults = new Set(args.fault === undefined ? [] : [args.fault as NodeFault]);
+  const { verbose } = args;
+  return (seed, troubleMs) =>
+    new Cluster(seed, { faults, verbose, ...(troubleMs === undefined ? {} : { troubleMs }) }).run();
+}
 
 function fail(message: string): never {
   console.error(message);

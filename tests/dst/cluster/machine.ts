@@ -74,6 +74,7 @@ export class SimNode {
       isolatesMax: cpus + 2,
       machine: host,
       startedAt: 0,
+      faults: world.faults,
     }, this.#surroundings()).then(
       (daemon) => this.daemon = daemon,
       () => this.#couldNotJoin(),

@@ -13,6 +13,7 @@ import { setImmediate } from "node:timers";
 import type { ObjectStore } from "../../../store/object_store.ts";
 import { raystoreLibrary } from "../../../store/library.ts";
 import { random } from "../../../bench/simulate/random.ts";
+import { NO_FAULTS, type NodeFault } from "../../../node/faults.ts";
 import { Timeline } from "../timeline.ts";
 import { SimNode, STORE_PORT, TOKEN } from "./machine.ts";
 import { Book } from "./book.ts";
@@ -37,6 +38,16 @@ export interface ClusterOutcome {
   readonly fate: Readonly<Record<string, number>>;
 }
 
+/** What a run is told beside its seed. */
+export interface ClusterOptions {
+  /** It tells what nodes say, and what befalls them. */
+  readonly verbose?: boolean;
+  /** How long there is trouble. */
+  readonly troubleMs?: number;
+  /** What is planted in all nodes. */
+  readonly faults?: ReadonlySet<NodeFault>;
+}
+
 interface Plan extends FatePlan {
   readonly network: NetworkPlan;
   readonly workers: number;
@@ -58,6 +69,7 @@ export class Cluster {
   readonly time = new Timeline();
   readonly chance: () => number;
   readonly plan: Plan;
+  readonly faults: ReadonlySet<NodeFault>;
   readonly network: Network;
   readonly nodes: SimNode[] = [];
   readonly programs: Program[] = [];
@@ -71,9 +83,10 @@ export class Cluster {
   readonly #kept: ObjectStore[] = [];
   #thrown: Error | undefined;
 
-  /** @param seed Decides everything. @param options Whether it tells what nodes say; and how long there is trouble. */
-  constructor(seed: number, options: { readonly verbose?: boolean; readonly troubleMs?: number } = {}) {
+  /** @param seed Decides everything. */
+  constructor(seed: number, options: ClusterOptions = {}) {
     this.#seed = seed;
+    this.faults = options.faults ?? NO_FAULTS;
     this.#verbose = options.verbose ?? false;
     this.chance = random(seed * 7919 + 17);
     this.plan = this.#draw(options.troubleMs);

@@ -1,0 +1,26 @@
+/**
+ * Faults that can be planted in a node, one rule broken by each. The simulator of clusters has to find every one of them:
+ * what it cannot find, it does not test. Nothing but a test passes any.
+ *
+ * @module
+ */
+
+/** The faults, and the rule that each breaks. */
+export const NODE_FAULTS = {
+  "journal-ungated": "other nodes are told what depends on calls that are not in the journal yet",
+  "write-unfenced": "a journal is written to though the actor was given to another node",
+  "forget-answers": "a call that comes again, as its caller was run again, takes effect again",
+  "replay-covered": "an actor that is taken up runs calls again that its state covers",
+  "say-all-again":
+    "a node that lost an actor says again what callers on other nodes have said again themselves",
+  "forget-lineage": "nobody remembers how objects were made",
+  "overcommit": "a node gives away twice what it has",
+  "lose-delegated": "tasks that were given to a node that is gone are not run again",
+  "keep-strangers": "a connection to a node of which the control store never told is kept for ever",
+} as const;
+
+/** The name of a fault. */
+export type NodeFault = keyof typeof NODE_FAULTS;
+
+/** None, as everywhere but in tests of the simulator. */
+export const NO_FAULTS: ReadonlySet<NodeFault> = new Set();
