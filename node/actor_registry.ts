@@ -166,8 +166,11 @@ export function actorRegistry(
     async reserveName(namespace, name, actor, lasting) {
       const value = new TextEncoder().encode(JSON.stringify({ ...actor, node: self }));
       const key = nameKey(namespace, name);
-      const put = async (expect: number) =>
-        lasting ? await gcs.put(key, value, expect) !== undefined : await leases.put(key, value, expect);
+      // If it was this node that took the name, unknowingly, that is seen below.
+      const put = (expect: number) =>
+        surely(async () =>
+          lasting ? await gcs.put(key, value, expect) !== undefined : await leases.put(key, value, expect)
+        );
       for (;;) {
         if (await put(ABSENT)) return true;
         const entry = await gcs.get(key);
@@ -202,7 +205,8 @@ export function actorRegistry(
         if (record !== undefined) return taskIdFromHex(record.place.node);
         const entry = await gcs.get(key);
         if (entry !== undefined) return nodeOf(entry.value);
-        if (await leases.put(key, new TextEncoder().encode(self), ABSENT)) return taskIdFromHex(self);
+        const put = () => leases.put(key, new TextEncoder().encode(self), ABSENT);
+        if (await surely(put)) return taskIdFromHex(self);
       }
     },
     releaseVirtual(actor) {

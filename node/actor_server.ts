@@ -352,6 +352,10 @@ export class ActorServer {
     if (this.#names.get(key) === actor) this.#names.delete(key);
     if (!actor.creation.finished) calls.unshift(actor.creation);
     this.#node.surrendered(actor.id, calls);
+    if (actor.settings.virtual) this.#node.registry?.releaseVirtual(actor.id);
+    if (actor.settings.virtual || actor.settings.detached) {
+      this.#node.directory.unuse(actor.id as string as ObjectId);
+    }
   }
 
   /** The control store says that an actor is another node's. */
