@@ -10,7 +10,7 @@
 import { ANY, type GcsClient } from "../gcs/client.ts";
 
 /** The part of the control store's client that this needs. */
-export type LeasedStore = Pick<GcsClient, "get" | "put">;
+export type LeasedStore = Pick<GcsClient, "get" | "put" | "delete">;
 
 interface Held {
   readonly value: Uint8Array;
@@ -56,7 +56,12 @@ export class Leases {
   async again(key: string): Promise<void> {
     const held = this.#held.get(key);
     if (held === undefined) return;
-    if (await this.#gcs.put(key, held.value, held.expect, true) !== undefined) return;
+    const revision = await this.#gcs.put(key, held.value, held.expect, true);
+    if (revision !== undefined) {
+      // It may have been let go of since, before it was there to be deleted.
+      if (!this.#held.has(key)) await this.#gcs.delete(key, revision);
+      return;
+    }
     // It may be there by a `put` of the node's own, which was on its way.
     const found = (await this.#gcs.get(key))?.value;
     if (this.#held.get(key) !== held || found !== undefined && equalBytes(found, held.value)) return;
