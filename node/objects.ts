@@ -163,7 +163,9 @@ export class Objects {
     const record = this.#node.directory.get(id);
     if (record === undefined) return false;
     this.#node.directory.use(id);
-    const error = await this.bring(record);
+    // It may be on its way to be made again: the other node knows only that it was here, or that this one can get it.
+    const again = record.outcome === undefined && record.home === undefined;
+    const error = await (again ? this.#remake(record) : this.bring(record));
     this.#node.directory.unuse(id);
     return error === undefined;
   }

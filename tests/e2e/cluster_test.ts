@@ -330,6 +330,10 @@ Deno.test("objects that die with a worker are made again, and what they were mad
   await using cluster = await TestCluster.start(
     FUNCTIONS + `
 export const doubled = remote(function doubled(a: Float64Array) { return a.map((x) => 2 * x); });
+export const pair = remote(async function pair(): Promise<[Float64Array, Float64Array]> {
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  return [new Float64Array(20_000).fill(1), new Float64Array(20_000).fill(2)];
+});
 export const behind = remote(async function behind(gate: string) {
   while (await Deno.stat(gate).then(() => false, () => true)) await new Promise((resolve) => setTimeout(resolve, 5));
   return new Float64Array(20_000).fill(3);
@@ -360,12 +364,14 @@ if (import.meta.main) {
   const chains = refs.map((ref) => doubled.options(far).remote(doubled.options(far).remote(ref)));
   const box = boxed.options(far).remote();
   const inner = (await get(box)).inner;
-  await wait([...refs, ...chains, end], { count: 13 });
+  const both = pair.options({ ...far, returns: 2 }).remote();
+  await wait([...refs, ...chains, end, ...both], { count: 15 });
   print("ready", true);
   while ((await nodes()).length === 2) await get(busy.remote(0, 5));
   const lost = await get(refs[0]!, { timeout: 300 }).catch((e) => e.code);
   print("nobody can make it now", lost);
   while ((await nodes()).length === 1) await get(busy.remote(0, 5));
+  print("several of one task, while it runs again", await get(both.map((ref) => sum.options(far).remote(ref))));
   print("made again", (await get(refs)).map((a) => a[7]));
   print("and what was made of it", (await get(chains)).map((a) => a[7]));
   print("by a chain that nothing else was left of", (await get(end))[7]);
@@ -386,6 +392,7 @@ if (import.meta.main) {
   assertEquals(parse(run.stdout), {
     "ready": true,
     "nobody can make it now": "GET_TIMEOUT",
+    "several of one task, while it runs again": [20_000, 40_000],
     "made again": [0, 1, 2, 3, 4, 5],
     "and what was made of it": [0, 4, 8, 12, 16, 20],
     "by a chain that nothing else was left of": 12,
