@@ -52,8 +52,11 @@ export interface ActorRegistry {
   reserveName(namespace: string, name: string, actor: FoundActor, lasting: boolean): Promise<boolean>;
   releaseName(namespace: string, name: string, actor: TaskId): void;
   findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
-  /** The node that has, or from now on is to have, an actor of `get(key)`: this one, if there is none yet. */
-  virtualHome(actor: TaskId): Promise<TaskId>;
+  /**
+   * The node that has, or from now on is to have, an actor of `get(key)`: this one, if there is none yet; and whether it was
+   * given the actor, which is then not to be made there, but taken up.
+   */
+  virtualHome(actor: TaskId): Promise<{ readonly node: TaskId; readonly moved: boolean }>;
   /** Such an actor is not here any more. */
   releaseVirtual(actor: TaskId): void;
   /** Enters an actor. @returns The record's revision; `undefined` if there is one. */
@@ -202,11 +205,13 @@ export function actorRegistry(
       const key = virtualKey(actor);
       for (;;) {
         const record = await get(actor);
-        if (record !== undefined) return taskIdFromHex(record.place.node);
+        if (record !== undefined) {
+          return { node: taskIdFromHex(record.place.node), moved: record.place.moves > 0 };
+        }
         const entry = await gcs.get(key);
-        if (entry !== undefined) return nodeOf(entry.value);
+        if (entry !== undefined) return { node: nodeOf(entry.value), moved: false };
         const put = () => leases.put(key, new TextEncoder().encode(self), ABSENT);
-        if (await surely(put)) return taskIdFromHex(self);
+        if (await surely(put)) return { node: taskIdFromHex(self), moved: false };
       }
     },
     releaseVirtual(actor) {

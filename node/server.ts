@@ -569,9 +569,11 @@ export class NodeServer {
     const cluster = this.#node.cluster!;
     const job = programs.jobOf(client, message.parent);
     const entry = definitions.settings(creationSettings(settings.label, settings));
-    const at = (node: TaskId | undefined) => {
-      if (node !== options.id) cluster.actors.createVirtual(node, client, message, fn, entry, settings, job);
-      else actors.create(client, message, fn, settings);
+    const at = (node: TaskId | undefined, moved = false) => {
+      const isComing = moved && !actors.has(message.task);
+      if (node !== options.id || isComing) {
+        cluster.actors.createVirtual(node, client, message, fn, entry, settings, job);
+      } else actors.create(client, message, fn, settings);
     };
     const known = cluster.actors.homeNode(message.task);
     if (known !== undefined) return at(known);
@@ -583,7 +585,7 @@ export class NodeServer {
     const { promise: late, resolve } = Promise.withResolvers<undefined>();
     const cancel = this.#node.clock.after(HOME_MS_MAX, () => resolve(undefined));
     const home = Promise.race([options.abroad!.registry.virtualHome(message.task), late]).finally(cancel);
-    this.#holdUntil(client, home, at, () => at(undefined));
+    this.#holdUntil(client, home, (found) => at(found?.node, found?.moved), () => at(undefined));
   }
 
   /** Looks at nothing that a client says until something is known. */
