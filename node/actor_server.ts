@@ -307,9 +307,12 @@ export class ActorServer {
     }
     if (logged !== undefined) {
       // It is run again; who waits for it gets that answer.
+      // So does everybody who has asked for it by another way: whoever is not answered says it again when the actor moves.
+      const others = [...logged.others ?? [], ...call.others ?? []];
       if (this.#node.clients.has(logged.client)) {
-        (logged.others ??= []).push({ client: logged.client, handle: logged.handle });
+        others.push({ client: logged.client, handle: logged.handle });
       }
+      if (others.length > 0) logged.others = others;
       logged.client = call.client;
       logged.handle = call.handle;
       logged.results = call.results;
