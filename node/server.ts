@@ -337,8 +337,9 @@ export class NodeServer {
     const { cluster, actors, restorer } = this.#node;
     cluster!.actors.located(id, located);
     if (located === undefined) return this.#node.flush();
-    if (located.place.node !== hex(this.#node.options.id)) actors.movedAway(id);
-    else if (located.place.moves > 0 && !actors.has(id)) restorer?.restore(id);
+    if (located.place.node !== hex(this.#node.options.id)) {
+      if (!this.#node.faults.has("write-unfenced")) actors.movedAway(id);
+    } else if (located.place.moves > 0 && !actors.has(id)) restorer?.restore(id);
     this.#node.flush();
   }
 
