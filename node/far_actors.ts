@@ -35,8 +35,8 @@ interface Saying {
   go(remote: Remote): void;
   /** It has come to this node. */
   here(): void;
-  /** There is no such actor, or not any more. */
-  gone(): void;
+  /** There is no such actor, or not any more. @returns Whether it is made again, and what comes after this can be said. */
+  gone(): boolean;
 }
 
 /** Where an actor is that survives its node. */
@@ -79,7 +79,7 @@ export class FarActors {
       this.#redirect(id, located);
     }
     if (!this.#waiting.has(id)) this.#rehome(id);
-    else if (located === undefined) this.#settle(id, (saying) => saying.gone());
+    else if (located === undefined) this.#gone(id);
     else this.#go(id);
   }
 
@@ -205,7 +205,7 @@ export class FarActors {
   #confirm(id: TaskId): void {
     this.#node.locate(id).then((located) => {
       if (located === undefined) {
-        if (!this.places.has(id)) this.#settle(id, (saying) => saying.gone());
+        if (!this.places.has(id)) this.#gone(id);
       } else if ((this.places.get(id)?.revision ?? 0) < located.revision) this.located(id, located);
     }, () => {
       // The connection is closed for good: the node is ending.
@@ -216,6 +216,21 @@ export class FarActors {
     if (this.#node.hasActor(id)) return this.cameHere(id);
     const remote = this.#rehome(id);
     if (remote !== undefined) this.#settle(id, (saying) => saying.go(remote));
+  }
+
+  /** There is no such actor. If it is made again, what was to be said to it waits until that is under way. */
+  #gone(id: TaskId): void {
+    for (const task of this.homeless.keys()) if (task.id === id) return; // it is not there yet
+    const waiting = this.#waiting.get(id) ?? [];
+    this.#waiting.delete(id);
+    for (let i = 0; i < waiting.length; i++) {
+      if (!waiting[i]!.gone()) continue;
+      const rest = waiting.slice(i + 1);
+      if (rest.length > 0) this.#waiting.set(id, rest);
+      this.#go(id);
+      break;
+    }
+    this.#node.flush();
   }
 
   #settle(id: TaskId, say: (saying: Saying) => void): void {
@@ -287,6 +302,11 @@ export class FarActors {
     else this.#held.delete(task);
     record.home = remote.client.id;
     record.held = true;
+    this.#sendCreation(remote, task, handle, index);
+    this.#go(task.id);
+  }
+
+  #sendCreation(remote: Remote, task: TaskRecord, handle: number, index: number): void {
     const { parent, dependencies, args, fn, entry } = task;
     this.#node.send(remote.client, {
       type: "createActor",
@@ -312,11 +332,15 @@ export class FarActors {
       go: create,
       here: () => this.#node.finish(task, [NOTHING]),
       gone: () => {
-        if (task.finished) return;
-        if (!settings.durable) return this.#node.fail(task, unavailable(task, name));
+        if (task.finished) return false;
+        if (!settings.durable) {
+          this.#node.fail(task, unavailable(task, name));
+          return false;
+        }
         const target = this.#links.place(task, Infinity);
         if (target !== undefined) create(target);
         else this.#wait(task, settings, create);
+        return true;
       },
     });
   }
@@ -361,8 +385,9 @@ export class FarActors {
         task,
         new ActorUnavailableError(`Actor ${settings.label} cannot be had: ${why}. Try again later`),
       );
+      return false;
     };
-    if (node === undefined) return gone();
+    if (node === undefined) return void gone();
     this.#say(task.id, { go: create, here: () => this.#node.finish(task, [NOTHING]), gone });
   }
 
@@ -486,6 +511,7 @@ export class FarActors {
       },
       gone: () => {
         if (!call.finished) this.#node.fail(call, unavailable(call, name));
+        return false;
       },
     });
   }
@@ -508,7 +534,7 @@ export class FarActors {
     this.#say(actor, {
       go: (remote) => this.#node.send(remote.client, { type: "killActor", actor, restart }),
       here: () => this.#node.killHere(actor, restart),
-      gone: () => {},
+      gone: () => false,
     });
     return true;
   }
@@ -536,7 +562,10 @@ export class FarActors {
         this.#node.send(remote.client, { type: "awaitDeath", request: there, actor });
       },
       here: () => this.#node.awaitDeathHere(asker, request, actor),
-      gone: () => this.#node.send(asker, { type: "answer", request, body: GONE }),
+      gone: () => {
+        this.#node.send(asker, { type: "answer", request, body: GONE });
+        return false;
+      },
     });
   }
 
@@ -552,7 +581,11 @@ export class FarActors {
       };
       const remote = this.#links.byNode(node);
       if (remote !== undefined) return go(remote);
-      this.#say(actor, { go, here: () => resolve("here"), gone: () => resolve(undefined) });
+      const gone = () => {
+        resolve(undefined);
+        return false;
+      };
+      this.#say(actor, { go, here: () => resolve("here"), gone });
     });
   }
 }
