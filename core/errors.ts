@@ -152,9 +152,9 @@ export class GetTimeoutError extends RaydError {
 
 /** An object's value is gone: freed, or unreadable where it was kept. */
 export class ObjectLostError extends RaydError {
-  /** Makes the error. @param message Which object and how it was lost. @param options What was behind it. */
-  constructor(message: string, options?: ErrorOptions) {
-    super("OBJECT_LOST", message, options);
+  /** Makes the error. @param message Which object and how it was lost. */
+  constructor(message: string) {
+    super("OBJECT_LOST", message);
   }
 }
 

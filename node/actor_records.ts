@@ -117,3 +117,18 @@ export class NodeActor extends ActorEntry<CallRecord> {
     return calls;
   }
 }
+
+/** Whether an actor takes one call after the other. */
+export function sequential({ settings }: NodeActor): boolean {
+  return settings.concurrency === 1 && Object.keys(settings.groups).length === 0;
+}
+
+/** Whether an actor is to survive its node. One that is linked dies with another that is on the same node. */
+export function isLasting({ settings }: NodeActor): boolean {
+  return settings.durable && !settings.linked;
+}
+
+/** What runs in a sequential actor. */
+export function currentCall(actor: NodeActor): CallRecord | undefined {
+  return actor.sent.values().next().value;
+}

@@ -49,7 +49,7 @@ import {
 import { ActorJournals } from "./actor_journal.ts";
 import { ActorPlaces } from "./actor_places.ts";
 import type { ActorServices } from "./actor_services.ts";
-import { CallRecord, NodeActor } from "./actor_records.ts";
+import { CallRecord, currentCall, isLasting, NodeActor, sequential } from "./actor_records.ts";
 import { type ActorEffect, type ActorEvent, ActorTable } from "./actors.ts";
 import { AnswerBook, type FarCall } from "./answers.ts";
 import { circleOf } from "./deadlock.ts";
@@ -885,21 +885,6 @@ export class ActorServer {
     }
     this.#node.fail(call, callFailure(why, name, actor.settings));
   }
-}
-
-/** Whether an actor takes one call after the other. */
-export function sequential({ settings }: NodeActor): boolean {
-  return settings.concurrency === 1 && Object.keys(settings.groups).length === 0;
-}
-
-/** Whether an actor is to survive its node. One that is linked dies with another that is on the same node. */
-export function isLasting({ settings }: NodeActor): boolean {
-  return settings.durable && !settings.linked;
-}
-
-/** What runs in a sequential actor. */
-export function currentCall(actor: NodeActor): CallRecord | undefined {
-  return actor.sent.values().next().value;
 }
 
 const EXECUTIONS_MAX = 2 ** 29;

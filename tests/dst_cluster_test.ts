@@ -21,7 +21,9 @@ Deno.test(`a simulated cluster keeps every rule, and heals: ${SEEDS} seeds`, asy
       calls += outcome.calls;
       for (const count of Object.values(outcome.fate)) troubles += count;
     } catch (error) {
-      throw new Error(`deno task dst --cluster --seed ${seed}: ${(error as Error).message}`, { cause: error });
+      throw new Error(`deno task dst --cluster --seed ${seed}: ${(error as Error).message}`, {
+        cause: error,
+      });
     }
   }
   assert(programs > SEEDS * 3 && calls > SEEDS * 10 && troubles > SEEDS * 3, "too little happens in them");
