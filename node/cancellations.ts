@@ -71,11 +71,17 @@ export class Cancellations {
     }
     const isolate = this.#node.isolates.byNumber.get(task.isolate);
     const { execution } = task;
+    const asker = isolate?.client;
     this.stop(task, error, false, false);
     // It must not go on beside another run of it, which may begin here at once, and makes the same calls.
     if (isolate?.executions.get(execution) === task) this.#node.isolates.end(isolate, false);
     for (const child of [...this.#node.tasks.values()]) {
-      if (child.parent === task.id) this.abandon(child, error);
+      if (child.parent !== task.id) continue;
+      // Another run of this task, on another node, may have asked for the same.
+      const wanted = asker === undefined
+        ? this.#node.clients.get(child.client)?.role === "peer"
+        : !this.#node.submissions.givenUp(asker, child);
+      if (!wanted) this.abandon(child, error);
     }
   }
 

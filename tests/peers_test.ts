@@ -91,6 +91,8 @@ function silentNode(
 /** Somebody connected to the node. */
 interface Connected {
   send(message: Message): void;
+  /** Ends the connection. */
+  close(): void;
   readonly received: FromPeer[];
   /** The codes of the errors that it was told as results, by what it calls the tasks. */
   results(): Record<number, string>;
@@ -125,7 +127,7 @@ function connect(node: NodeServer, role: "peer" | "driver", job: TaskId): Connec
         message.type === "result" ? [[message.handle, message.outcome.kind]] : []
       ),
     );
-  return { send, received, results };
+  return { send, close: () => channel.close(), received, results };
 }
 
 const fields = (task: TaskId) => ({
@@ -163,6 +165,27 @@ Deno.test("NodeServer tells all nodes that have given it a task, and one that ca
   await until("the other task has failed", () => 9 in third.results());
   assertEquals([first.results(), second.results()], [{ 1: "error" }, { 2: "error" }]);
   assertEquals(3 in third.results(), false);
+});
+
+Deno.test("NodeServer ends a task whose node is gone, and not what another run of that task has asked for", async () => {
+  using silent = silentNode();
+  const [first, second] = ["first", "second"].map((name) => connect(silent.node, "peer", id(name))) as [
+    Connected,
+    Connected,
+  ];
+  const queued = async (tasks: number) =>
+    await until(`${tasks} are queued`, () => silent.node.load().queued === tasks);
+  first.send({ type: "behalf", job: id("job"), driver: false });
+  first.send(delegate(1, id("one")));
+  await queued(1);
+  second.send({ type: "behalf", job: id("job"), driver: false });
+  second.send({ ...delegate(2, id("two")), parent: id("one") } as ToNode);
+  await queued(2);
+  first.close();
+  await queued(1);
+  second.send(delegate(3, id("three")));
+  await queued(2);
+  assertEquals(second.results(), {});
 });
 
 Deno.test("NodeServer runs a task itself that it gave to a node which gives it back: none of them waits for the other", async () => {
