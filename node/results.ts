@@ -53,6 +53,8 @@ export class Results {
   /** Whoever gave a task to this node sees from now on to the answers of its calls. */
   #bequeath(task: TaskRecord): void {
     const client = this.#node.clients.get(task.client);
+    // It was given away, taken back, and is this node's own: nobody else sees to its calls.
+    if (client !== undefined && client.role !== "peer") return;
     const calls = this.#node.actors.answers.bequeath(task);
     task.bequeathed = undefined;
     if (calls.length > 0 && client !== undefined) {
