@@ -224,7 +224,10 @@ export type FromNode =
     readonly outcome: Outcome;
   }
   | { readonly type: "object"; readonly object: ObjectId; readonly outcome: Outcome }
-  /** To a peer: the node does not have what the task asks for, as it was believed to. It is the peer's again. */
+  /**
+   * To a peer: the node does not have what the task asks for, or the actor that is called, as it was believed to. The task
+   * is the peer's again.
+   */
   | { readonly type: "turnedAway"; readonly handle: number }
   | { readonly type: "room"; readonly request: number; readonly error: Uint8Array }
   | { readonly type: "answer"; readonly request: number; readonly body: Uint8Array }

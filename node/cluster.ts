@@ -420,6 +420,7 @@ export class Cluster {
 
   /** A node did not take a task, for it has not what others still say that it has: a bundle that it has given back. */
   #turnedAway(task: TaskRecord): void {
+    if (task instanceof CallRecord) return this.actors.turnedAway(task);
     task.remote = -1;
     this.#homeless.add(task);
     this.#placeAgain = true;

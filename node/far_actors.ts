@@ -24,7 +24,7 @@ import type { ActorPlace } from "./actor_registry.ts";
 import type { FarCall } from "./answers.ts";
 import type { ClusterServices } from "./cluster.ts";
 import type { ObjectRecord } from "./directory.ts";
-import type { Client } from "./peers.ts";
+import { type Client, NO_CLIENT } from "./peers.ts";
 import { lacking } from "./placing.ts";
 import type { Links, Question, Remote } from "./remote.ts";
 import { type FunctionEntry, type SettingsEntry, TaskRecord } from "./tasks.ts";
@@ -462,7 +462,7 @@ export class FarActors {
       call.actor = this.standIn(id);
       call.answers = undefined;
       if (this.#isWanted(call)) this.#sayAgain(call, "where it was");
-      else this.#node.fail(call, unavailable(call, "where it was"));
+      else this.#giveBack(call);
     }
     if (this.places.has(id)) this.#rehome(id);
   }
@@ -477,6 +477,22 @@ export class FarActors {
       const asker = this.#node.clients.get(client);
       return asker !== undefined && asker.role !== "peer";
     });
+  }
+
+  /** A call is its callers' again, who are on other nodes: if they still wait for it, they say it again. */
+  #giveBack(call: CallRecord): void {
+    for (const { client, handle } of [call, ...call.others ?? []]) {
+      const asker = this.#node.clients.get(client);
+      if (asker !== undefined) this.#node.send(asker, { type: "turnedAway", handle });
+    }
+    call.client = NO_CLIENT;
+    call.others = undefined;
+    this.#node.fail(call, unavailable(call, "where it was"));
+  }
+
+  /** A node that had the actor of a call has it no more. */
+  turnedAway(call: CallRecord): void {
+    this.#sayAgain(call, "where it was");
   }
 
   #sayAgain(call: CallRecord, name: string): void {
