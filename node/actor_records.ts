@@ -104,6 +104,14 @@ export class NodeActor extends ActorEntry<CallRecord> {
     this.asked = this.shape = shape;
   }
 
+  /** As {@link unansweredCalls}, when the actor ends here: what was done and not told is as if it had not been done. */
+  untoldCalls(): CallRecord[] {
+    const withheld = this.withheld.map(({ call }) => call);
+    for (const call of withheld) call.answered = call.applied = false;
+    this.withheld = [];
+    return [...new Set([...withheld, ...this.unansweredCalls()])];
+  }
+
   /** Calls whose callers wait, in the order in which they are to run. */
   unansweredCalls(): Set<CallRecord> {
     const calls = new Set<CallRecord>();

@@ -340,10 +340,7 @@ export class ActorServer {
   #surrender(actor: NodeActor): void {
     if (this.#actors.get(actor.id) !== actor || actor.state === "dead") return;
     this.#node.log("warn", `Actor ${actor.settings.label} goes on elsewhere: this node had been given up`);
-    // What was done and not told is as if it had not been done.
-    const calls = [...actor.withheld.map(({ call }) => call), ...actor.unansweredCalls()];
-    for (const { call } of actor.withheld) call.answered = call.applied = false;
-    actor.withheld = [];
+    const calls = actor.untoldCalls();
     this.#places.vacate(actor);
     actor.state = "dead";
     this.journals?.abandon(actor);
@@ -355,10 +352,9 @@ export class ActorServer {
     if (this.#names.get(key) === actor) this.#names.delete(key);
     if (!actor.creation.finished) calls.unshift(actor.creation);
     this.#node.surrendered(actor.id, calls);
-    if (actor.settings.virtual) this.#node.registry?.releaseVirtual(actor.id);
-    if (actor.settings.virtual || actor.settings.detached) {
-      this.#node.directory.unuse(actor.id as string as ObjectId);
-    }
+    const { virtual, detached } = actor.settings;
+    if (virtual) this.#node.registry?.releaseVirtual(actor.id);
+    if (virtual || detached) this.#node.directory.unuse(actor.id as string as ObjectId);
   }
 
   /** The control store says that an actor is another node's. */
@@ -496,8 +492,7 @@ export class ActorServer {
       residents.calls.delete(message.handle);
       call.waitsFor = undefined;
       this.#places.lend(call.actor, false);
-      if (call.finished || call.applied) {
-        // Nobody waits for it, or for its answer of before.
+      if (call.finished || call.applied) { // nobody waits for it, or for another answer than the one before
         message.outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
       } else {
         if (message.retry || message.outcomes.length < call.entry.settings.returns) {

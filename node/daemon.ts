@@ -392,7 +392,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     for (const id of gcs.connected ? unknown : []) {
       const since = strangers.get(id) ?? now;
       strangers.set(id, since);
-      if (now - since < STRANGER_MS || faults.has("keep-strangers")) continue;
+      if (now - since < STRANGER_MS) continue;
       strangers.delete(id);
       transfers.forget(taskIdFromHex(id));
       node.nodeGone(taskIdFromHex(id));

@@ -16,7 +16,6 @@ export const NODE_FAULTS = {
   "forget-lineage": "nobody remembers how objects were made",
   "overcommit": "a node gives away twice what it has",
   "lose-delegated": "tasks that were given to a node that is gone are not run again",
-  "keep-strangers": "a connection to a node of which the control store never told is kept for ever",
 } as const;
 
 /** The name of a fault. */

@@ -9,7 +9,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { Cluster } from "./dst/cluster/world.ts";
 import { NODE_FAULTS, type NodeFault } from "../node/faults.ts";
 
-const SEEDS = 100;
+const SEEDS = 60;
 const ROOT = new URL("..", import.meta.url).pathname;
 
 Deno.test(`a simulated cluster keeps every rule, and heals: ${SEEDS} seeds`, async () => {
