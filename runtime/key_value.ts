@@ -27,7 +27,9 @@ import { currentClient } from "./session.ts";
 
 /** A key with its value. */
 export interface KeyValueEntry<T = unknown> {
+  /** The key. */
   readonly key: string;
+  /** Its value: a copy of the reader's own. */
   readonly value: T;
   /** Of the last change of this key, above 0: later changes of a key have higher ones. */
   readonly version: number;
@@ -35,9 +37,11 @@ export interface KeyValueEntry<T = unknown> {
 
 /** What became of a key. */
 export interface KeyValueChange<T = unknown> {
+  /** The key. */
   readonly key: string;
   /** `undefined` if the key is gone. */
   readonly value: T | undefined;
+  /** Of this change, above that of the one before. */
   readonly version: number;
 }
 
