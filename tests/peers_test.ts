@@ -145,6 +145,24 @@ const delegate = (handle: number, task: TaskId, settings = 0): ToNode => ({
   dependencies: [],
 });
 
+/** A program of the node submits two tasks, of which a peer is given one, as they are to be spread. */
+async function givenAway(node: NodeServer): Promise<{
+  readonly peer: Connected;
+  readonly driver: Connected;
+  readonly given: Extract<FromPeer, { type: "delegate" }>;
+}> {
+  const peer = connect(node, "peer", id("peer"));
+  node.describe({ id: id("peer"), resources: { cpu: 10_000 }, labels: {} });
+  await until("they are connected", () => peer.received.some(({ type }) => type === "welcome"));
+  const driver = connect(node, "driver", id("job"));
+  for (const handle of [1, 2]) {
+    driver.send({ type: "submit", handle, ...fields(id(`task${handle}`)), dependencies: [] });
+  }
+  const given = () => peer.received.find((message) => message.type === "delegate");
+  await until("one of two is given away", () => given() !== undefined);
+  return { peer, driver, given: given()! };
+}
+
 Deno.test("NodeServer tells all nodes that have given it a task, and one that cancels it does not end it for the others", async () => {
   using silent = silentNode();
   const [first, second, third] = ["first", "second", "third"].map((name) =>
@@ -190,17 +208,9 @@ Deno.test("NodeServer ends a task whose node is gone, and not what another run o
 
 Deno.test("NodeServer runs a task itself that it gave to a node which gives it back: none of them waits for the other", async () => {
   using silent = silentNode();
-  const peer = connect(silent.node, "peer", id("peer"));
-  silent.node.describe({ id: id("peer"), resources: { cpu: 10_000 }, labels: {} });
-  await until("they are connected", () => peer.received.some(({ type }) => type === "welcome"));
-  const driver = connect(silent.node, "driver", id("job"));
-  for (const handle of [1, 2]) {
-    driver.send({ type: "submit", handle, ...fields(id(`task${handle}`)), dependencies: [] });
-  }
-  const given = () => peer.received.find((message) => message.type === "delegate");
-  await until("one of two is given away, as they are to be spread", () => given() !== undefined);
+  const { peer, driver, given } = await givenAway(silent.node);
   peer.send({ type: "behalf", job: id("job"), driver: false });
-  peer.send(delegate(7, given()!.task));
+  peer.send(delegate(7, given.task));
   await until("it has both", () => silent.node.load().queued === 2);
   silent.fail();
   await until("all were told", () => Object.keys(driver.results()).length === 2 && 7 in peer.results());
@@ -257,16 +267,8 @@ Deno.test("NodeServer asks again for an object that cannot be brought from a nod
     silent.store.seal(object);
     return Promise.resolve(undefined);
   });
-  const peer = connect(silent.node, "peer", id("peer"));
-  silent.node.describe({ id: id("peer"), resources: { cpu: 10_000 }, labels: {} });
-  await until("they are connected", () => peer.received.some(({ type }) => type === "welcome"));
-  const driver = connect(silent.node, "driver", id("job"));
-  for (const handle of [1, 2]) {
-    driver.send({ type: "submit", handle, ...fields(id(`task${handle}`)), dependencies: [] });
-  }
-  const given = () => peer.received.find((message) => message.type === "delegate");
-  await until("one of two is given away, as they are to be spread", () => given() !== undefined);
-  const { handle, task } = given()!;
+  const { peer, driver, given } = await givenAway(silent.node);
+  const { handle, task } = given;
   peer.send({
     type: "result",
     handle,
