@@ -7,6 +7,10 @@
  * one (Lamport, Malkhi and Zhou, "Reconfiguring a State Machine", 2010): no two configurations of one epoch, and no way
  * around a majority of the one before.
  *
+ * The lowest ballot of an instance belongs to one member, the chain's first. No vote can have been given for a lower one,
+ * so there is nothing to ask before it asks for votes: as for the first ballot of a leader in Multi-Paxos. It uses that
+ * ballot only if it has promised none, so at most once, for one value.
+ *
  * Pure: `step`s return messages to be sent after what was written to the storage is durable. Messages to oneself go the
  * same way.
  *
@@ -67,6 +71,8 @@ export class ChainConsensus {
   readonly #state: Durable;
   #proposal: Proposal | undefined;
   #highest = 0;
+  /** What may not be voted for yet. */
+  #deferred: { readonly from: MemberId; readonly message: MemberMessage } | undefined;
 
   /**
    * @param member Who this is. @param storage Where its state lies; what is there already is taken up.
@@ -114,6 +120,7 @@ export class ChainConsensus {
     this.#state.accepted = undefined;
     this.#proposal = undefined;
     this.#highest = 0;
+    this.#deferred = undefined;
     this.#save();
     return true;
   }
@@ -131,13 +138,17 @@ export class ChainConsensus {
       const patience = going.refused ? 1 + rank : PROPOSAL_TICKS + 2 * rank;
       if (going.ticks <= patience) return this.#ask(known, going);
     }
-    const ballot = { n: Math.max(this.#highest, this.#state.promised.n) + 1, by: this.#member };
-    this.#highest = ballot.n;
+    const owns = known.chain[0] === this.#member || this.#faults.has("first-ballot-of-all");
+    const isFirst = owns && this.#highest === 0 &&
+      (compare(this.#state.promised, NO_BALLOT) === 0 || this.#faults.has("first-ballot-twice"));
+    const n = isFirst ? 0 : Math.max(this.#highest, this.#state.promised.n) + 1;
+    const ballot = { n, by: this.#member };
+    this.#highest = n;
     const proposal: Proposal = this.#proposal = {
       ballot,
       value,
       best: NO_BALLOT,
-      phase: "prepare",
+      phase: isFirst ? "accept" : "prepare",
       answered: new Set(),
       ticks: 0,
       refused: false,
@@ -151,6 +162,13 @@ export class ChainConsensus {
   /** Nothing is to be decided: a proposal that nobody may have voted for is let go. */
   rest(): void {
     if (this.#proposal?.phase === "prepare") this.#proposal = undefined;
+  }
+
+  /** Something has changed of what may be voted for. @returns What to send. */
+  retry(): MemberSend[] {
+    const deferred = this.#deferred;
+    this.#deferred = undefined;
+    return deferred === undefined ? [] : this.step(deferred.from, deferred.message);
   }
 
   /** Takes a message. @returns What to send. */
@@ -169,7 +187,7 @@ export class ChainConsensus {
         if (!known.acceptors.includes(this.#member)) return [];
         return message.type === "prepare"
           ? this.#prepared(from, known, message.ballot)
-          : this.#accept(from, known, message.ballot, message.value);
+          : this.#accept(from, known, message);
       }
       case "promise":
         return this.#promised(from, message);
@@ -195,11 +213,19 @@ export class ChainConsensus {
     return [{ to: from, message: { type: "promise", epoch, ballot, accepted: this.#state.accepted } }];
   }
 
-  #accept(from: MemberId, { epoch }: ChainConfig, ballot: Ballot, value: ChainConfig): MemberSend[] {
+  #accept(
+    from: MemberId,
+    { epoch }: ChainConfig,
+    message: Extract<MemberMessage, { type: "accept" }>,
+  ): MemberSend[] {
+    const { ballot, value } = message;
     if (compare(ballot, this.#state.promised) < 0 && !this.#faults.has("ignore-promise")) {
       return [{ to: from, message: { type: "refuse", epoch, ballot: this.#state.promised } }];
     }
-    if (!this.#mayAccept(value)) return []; // it is asked again
+    if (!this.#mayAccept(value)) {
+      this.#deferred = { from, message };
+      return []; // it is also asked again
+    }
     this.#state.promised = ballot;
     this.#state.accepted = { ballot, value };
     this.#save();

@@ -190,7 +190,7 @@ export class ChainMaster {
         return this.#after(this.#message(event.from, event.message));
       case "dead":
         this.#peers.of(event.member).dead = event.incarnation;
-        return this.#after(this.#plan());
+        return this.#after([...this.#consensus.retry(), ...this.#plan()]);
       case "leave":
         return this.#after(this.#leave(event.when));
       case "tick":
@@ -238,7 +238,7 @@ export class ChainMaster {
         if (config !== undefined && message.epoch < config.epoch) {
           sends.push({ to: from, message: { type: "decided", config } });
         }
-        return leaves ? [...sends, ...this.#plan()] : sends;
+        return leaves ? [...sends, ...this.#consensus.retry(), ...this.#plan()] : sends;
       }
       case "lease":
         return this.#grant(from, message);
@@ -311,8 +311,7 @@ export class ChainMaster {
     if (tailOf(config) !== from || !config.acceptors.includes(this.#options.member)) return [];
     // A late ask of a process that has ended must not take the place of its successor's.
     const { dead } = this.#peers.known(from);
-    const late = incarnation <= dead || incarnation < (this.#leases.get(from)?.incarnation ?? 0);
-    if (late && !this.#faults.has("grant-to-the-dead")) return [];
+    if (incarnation <= dead || incarnation < (this.#leases.get(from)?.incarnation ?? 0)) return [];
     // The vote that was given may let the tail go, or make others decide about it.
     if (this.#peers.now < this.#grantsNoneUntil) return [];
     if (this.#consensus.voted && !this.#faults.has("ignore-leases")) return [];

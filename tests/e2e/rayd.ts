@@ -70,6 +70,7 @@ export class Running implements AsyncDisposable {
   stdout = "";
   stderr = "";
   #changed = Promise.withResolvers<void>();
+  #over = false;
 
   constructor(args: readonly string[], options: RunOptions = {}) {
     this.#child = new Deno.Command(options.executable ?? RAYD, {
@@ -83,6 +84,10 @@ export class Running implements AsyncDisposable {
       this.#read(this.#child.stdout, (text) => this.stdout += text),
       this.#read(this.#child.stderr, (text) => this.stderr += text),
     ];
+    Promise.allSettled(this.#reading).then(() => {
+      this.#over = true;
+      this.#changed.resolve();
+    });
   }
 
   async #read(stream: ReadableStream<Uint8Array<ArrayBuffer>>, add: (text: string) => void): Promise<void> {
@@ -91,22 +96,26 @@ export class Running implements AsyncDisposable {
       this.#changed.resolve();
       this.#changed = Promise.withResolvers();
     }
-    this.#changed.resolve();
   }
 
   get pid(): number {
     return this.#child.pid;
   }
 
-  /** Waits until it has printed something. */
+  /** Waits until it has printed something. @throws If it ends without, or does not in time. */
   async printed(text: string): Promise<void> {
     const deadline = AbortSignal.timeout(DEADLINE_MS);
     const late = new Promise<never>((_, reject) => {
       deadline.onabort = () =>
         reject(new Error(`"${text}" was not printed, but:\n${this.stdout}\n${this.stderr}`));
     });
-    while (!this.stdout.includes(text)) await Promise.race([this.#changed.promise, late]);
     late.catch(() => {});
+    while (!this.stdout.includes(text)) {
+      if (this.#over) {
+        throw new Error(`"${text}" was not printed before the end, but:\n${this.stdout}\n${this.stderr}`);
+      }
+      await Promise.race([this.#changed.promise, late]);
+    }
   }
 
   /** Sends it a signal and waits for its end. */
