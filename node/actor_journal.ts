@@ -12,6 +12,7 @@
  *
  * Of an actor that outlives its program, this node's own programs and their tasks are no different from other nodes: the
  * actor may go on elsewhere while they go on here. So what they would be answered is *withheld* until the call is written.
+ * A checkpoint that covers such a call takes its answer along, as this node may lose the actor before it is told.
  *
  * A call with an argument that is too large for the store, or that is not here yet, is not written. It, and all calls after
  * it, could not be run again elsewhere, so their answers are withheld until a checkpoint that covers them is in the store;
@@ -208,7 +209,7 @@ export class ActorJournals {
     if (journal === undefined || journal.ended) return;
     journal.first += covered.length;
     for (const call of covered) {
-      if (call !== undefined && this.#node.answers.answerOf(call.id) !== undefined) {
+      if (call !== undefined && this.#answerOf(journal, call.id) !== undefined) {
         journal.answered.push({ call: call.id, job: call.job });
       }
     }
@@ -409,8 +410,8 @@ export class ActorJournals {
     const writer = new JournalWriter();
     const calls = new Set<TaskId>();
     for (const { call, job } of answered) {
-      const outcomes = this.#node.answers.answerOf(call);
-      if (outcomes === undefined) continue; // forgotten meanwhile
+      const outcomes = this.#answerOf(journal, call);
+      if (outcomes === undefined) continue; // forgotten meanwhile, or told to one who asks once
       outcomes.forEach((outcome, index) => {
         const object = returnId(call, index);
         const portable = this.#portableOutcome(object, outcome, writer.homes, JOURNAL_VALUE_BYTES_MAX);
@@ -424,6 +425,11 @@ export class ActorJournals {
     journal.chunks.set(chunk, calls);
     for (const call of calls) journal.chunkOf.set(call, chunk);
     return { part: `answer/${number(chunk)}`, bytes: writer.bytes({}) };
+  }
+
+  /** The answer that a caller may ask for again, or will if this node loses the actor before it could be told. */
+  #answerOf({ actor }: Journal, call: TaskId): readonly Outcome[] | undefined {
+    return this.#node.answers.answerOf(call) ?? actor.withheld.get(call)?.outcomes;
   }
 
   async #stateBytes(object: ObjectId, outcome: Outcome): Promise<Uint8Array | undefined> {

@@ -84,7 +84,7 @@ export class NodeActor extends ActorEntry<CallRecord> {
   saving: ObjectId[] = [];
   checkpoints = 0;
   /** Answers that are told once a checkpoint is in the control store (`node/actor_journal.ts`). */
-  withheld: { readonly call: CallRecord; readonly outcomes: readonly Outcome[] }[] = [];
+  readonly withheld = new Map<TaskId, { readonly call: CallRecord; readonly outcomes: readonly Outcome[] }>();
   /** It was told once that it cannot be saved. */
   unsavable = false;
   /** Its last lines of output. */
@@ -106,9 +106,9 @@ export class NodeActor extends ActorEntry<CallRecord> {
 
   /** As {@link unansweredCalls}, when the actor ends here: what was done and not told is as if it had not been done. */
   untoldCalls(): CallRecord[] {
-    const withheld = this.withheld.map(({ call }) => call);
+    const withheld = Array.from(this.withheld.values(), ({ call }) => call);
     for (const call of withheld) call.answered = call.applied = false;
-    this.withheld = [];
+    this.withheld.clear();
     return [...new Set([...withheld, ...this.unansweredCalls()])];
   }
 

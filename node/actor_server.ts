@@ -523,18 +523,18 @@ export class ActorServer {
 
   /** A call has its answer, which is told unless nothing of it could be done again elsewhere yet. */
   #answer(call: CallRecord, outcomes: readonly Outcome[]): void {
-    if (this.journals?.withholds(call)) call.actor.withheld.push({ call, outcomes });
+    if (this.journals?.withholds(call)) call.actor.withheld.set(call.id, { call, outcomes });
     else this.#node.finish(call, outcomes);
   }
 
   /** Tells answers that were withheld, of calls before a position. */
   #release(actor: NodeActor, before: number): void {
-    const { withheld } = actor;
-    actor.withheld = withheld.filter(({ call }) => call.position >= before);
-    for (const { call, outcomes } of withheld) {
+    for (const [id, { call, outcomes }] of actor.withheld) {
       if (call.position >= before) continue;
+      actor.withheld.delete(id);
       if (!call.finished) this.#node.finish(call, outcomes);
       else outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
+      if (this.#answers.answerOf(id) === undefined) this.journals?.forgotten(actor, id);
     }
     this.#saveForWithheld(actor);
     this.#node.flush();
@@ -542,7 +542,7 @@ export class ActorServer {
 
   /** Answers may wait for a checkpoint. */
   #saveForWithheld(actor: NodeActor): void {
-    if (actor.withheld.length > 0 && this.journals?.needsState(actor)) this.#step({ type: "save", actor });
+    if (actor.withheld.size > 0 && this.journals?.needsState(actor)) this.#step({ type: "save", actor });
   }
 
   #constructed(actor: NodeActor, outcome: Outcome): void {

@@ -10,11 +10,15 @@ import fc from "fast-check";
 import { systemClock } from "../core/clock.ts";
 import { ProtocolError } from "../core/errors.ts";
 import { hex, returnId, type TaskId, taskIdFromBytes, taskIdFromHex } from "../core/ids.ts";
+import type { Outcome } from "../core/messages.ts";
+import { parseActorOptions } from "../core/actor_options.ts";
 import { parseTaskOptions } from "../core/options.ts";
 import { shardOf } from "../gcs/shard.ts";
+import { ActorJournals, type JournalServices } from "../node/actor_journal.ts";
 import { type JournalItem, JournalWriter, readJournal } from "../node/actor_journal_format.ts";
 import { ActorMover } from "../node/actor_mover.ts";
-import type { ActorPlace, ActorRegistry } from "../node/actor_registry.ts";
+import { CallRecord, NodeActor } from "../node/actor_records.ts";
+import type { ActorPlace, ActorRegistry, JournalChange } from "../node/actor_registry.ts";
 import { AnswerBook, type FarCall } from "../node/answers.ts";
 import { Definitions } from "../node/definitions.ts";
 import { ObjectDirectory } from "../node/directory.ts";
@@ -270,4 +274,79 @@ Deno.test("a task that another node has submitted leaves its calls to that node"
   assertEquals(here.forgotten, []);
   here.end(1);
   assertEquals(here.forgotten, calls);
+});
+
+/** The journals of a node that keeps an actor which outlives its program, and what they write. */
+function journals() {
+  const inline = (byte: number): Outcome => ({ kind: "inline", bytes: Uint8Array.of(byte), contains: [] });
+  const written: JournalChange[] = [];
+  const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
+  const answers = new AnswerBook(new Map(), directory, () => {}, () => 0);
+  const journals = new ActorJournals(
+    {
+      id: idOf(1),
+      registry: {
+        enter: () => Promise.resolve(1),
+        write: (_: TaskId, __: number, change: JournalChange) => Promise.resolve(written.push(change) > 0),
+      } as Partial<ActorRegistry> as ActorRegistry,
+      clock: { now: () => 0, after: () => () => {}, turn: () => Promise.resolve() },
+      directory,
+      store: undefined as never,
+      answers,
+      nodeOf: () => undefined,
+      provide: () => Promise.resolve(true),
+      log: () => {},
+      isLocal: () => true,
+      release: () => {},
+      fenced: () => {},
+    } satisfies JournalServices,
+  );
+  const shapes = new Shapes(), definitions = new Definitions(shapes);
+  const actor = new NodeActor(
+    idOf(50),
+    idOf(90),
+    parseActorOptions({ detached: true }, "A", false),
+    shapes.of({}),
+  );
+  const record = (task: TaskId) => {
+    const name = "A#f", address = { load: "code:x", module: "file:///m.ts", name };
+    const message = { handle: 1, task, parent: idOf(90), dependencies: [], args: inline(1) };
+    const settings = definitions.settings(parseTaskOptions({}, name, false));
+    return new CallRecord(message, idOf(90), definitions.function(address), settings, 7, actor);
+  };
+  actor.creation = record(actor.id);
+  journals.enter(actor);
+  /** A checkpoint that covers a call is written. @returns The answers that are written with it. */
+  const save = async (call: CallRecord): Promise<unknown[]> => {
+    const object = returnId(idOf(60), 0);
+    directory.seal(directory.add(object, 0), inline(9));
+    journals.saved(actor, [call], object, inline(9));
+    while (!written.some(({ put }) => put.some(({ part }) => part === "meta"))) await Promise.resolve();
+    return written.flatMap(({ put }) => put).filter(({ part }) => part.startsWith("answer/"))
+      .flatMap(({ bytes }) => readJournal(bytes).items);
+  };
+  return { journals, actor, record, save, inline, written };
+}
+
+Deno.test("a checkpoint takes along answers that were withheld from callers of its own node", async () => {
+  const { journals: all, actor, record, save, inline, written } = journals();
+  const call = record(idOf(5));
+  all.called(actor, call);
+  assertEquals(all.withholds(call), true);
+  actor.withheld.set(call.id, { call, outcomes: [inline(3)] });
+  assertEquals(await save(call), [
+    { kind: "answer", job: idOf(90), object: returnId(call.id, 0), outcome: inline(3) },
+  ]);
+  // Once it was told, nobody asks again.
+  actor.withheld.delete(call.id);
+  all.forgotten(actor, call.id);
+  await all.settled();
+  assertEquals(written.flatMap((change) => change.delete), ["answer/0000000000"]);
+});
+
+Deno.test("a checkpoint leaves out answers that a caller has and asks for once", async () => {
+  const { journals: all, actor, record, save } = journals();
+  const call = record(idOf(5));
+  all.called(actor, call);
+  assertEquals(await save(call), []);
 });

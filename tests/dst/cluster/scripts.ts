@@ -132,8 +132,9 @@ export const ownLedger: Script = async (program) => {
 export const sharedLedger: Script = async (program) => {
   const { client, world } = program;
   const name = `shared-${program.below(2)}`;
+  const book = world.book(name); // from when on there may be one, whatever becomes of this program
   const actor = await namedLedger(program, name);
-  await useLedger(program, actor, world.book(name));
+  await useLedger(program, actor, book);
   letGo(client, actor);
 };
 
