@@ -322,6 +322,10 @@ export class ActorServer {
       return this.#node.unuse(call);
     }
     call.actor = actor;
+    // What the journal of an actor that was here before had of it is another journal's now, where it is written anew.
+    call.sends = 0;
+    call.position = -1;
+    call.restored = false;
     if (actor.settings.durable) call.answers ??= [];
     const missing = call.dependencies.filter((id) => this.#node.directory.get(id)?.outcome === undefined);
     this.#take(actor, call, missing);
