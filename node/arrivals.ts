@@ -12,33 +12,36 @@ import type { ObjectId } from "../core/ids.ts";
 /** One object on its way into the store. */
 export class Arrival {
   readonly whole: Uint8Array<ArrayBuffer>;
-  readonly #rangeBytes: number;
-  readonly #ranges: PromiseWithResolvers<void>[];
+  readonly #pieceBytes: number;
+  readonly #pieces: PromiseWithResolvers<void>[];
+  /** Of the pieces that are here. */
+  readonly #hashes: Uint8Array[] = [];
   #readers = 0;
   #idle: (() => void) | undefined;
   #failed = false;
 
-  /** @param whole The place. @param rangeBytes Bytes of a range. */
-  constructor(whole: Uint8Array<ArrayBuffer>, rangeBytes: number) {
+  /** @param whole The place. @param pieceBytes Bytes of a piece. */
+  constructor(whole: Uint8Array<ArrayBuffer>, pieceBytes: number) {
     this.whole = whole;
-    this.#rangeBytes = rangeBytes;
-    this.#ranges = Array.from(
-      { length: Math.max(1, Math.ceil(whole.length / rangeBytes)) },
+    this.#pieceBytes = pieceBytes;
+    this.#pieces = Array.from(
+      { length: Math.max(1, Math.ceil(whole.length / pieceBytes)) },
       () => Promise.withResolvers<void>(),
     );
     // Nobody may be waiting for one that fails.
-    for (const { promise } of this.#ranges) promise.catch(() => {});
+    for (const { promise } of this.#pieces) promise.catch(() => {});
   }
 
-  /** A range is here, and is what was sent. */
-  arrived(range: number): void {
-    this.#ranges[range]!.resolve();
+  /** A piece is here, and is what was sent. @param hash Its hash. */
+  arrived(piece: number, hash: Uint8Array): void {
+    this.#hashes[piece] = hash;
+    this.#pieces[piece]!.resolve();
   }
 
   /** It will not be whole. Resolves when nobody reads from it any more. */
   async fail(): Promise<void> {
     this.#failed = true;
-    for (const { reject } of this.#ranges) {
+    for (const { reject } of this.#pieces) {
       reject(new Error("the node that was to pass it on did not get it"));
     }
     if (this.#readers > 0) await new Promise<void>((resolve) => this.#idle = resolve);
@@ -62,11 +65,16 @@ export class Arrival {
     if (--this.#readers === 0) this.#idle?.();
   }
 
-  /** Waits until bytes are here. @throws If they do not come. */
-  async until(end: number): Promise<void> {
-    const range = Math.min(this.#ranges.length - 1, Math.floor((end - 1) / this.#rangeBytes));
-    await this.#ranges[range]!.promise;
+  /**
+   * Waits until a piece is here.
+   *
+   * @returns Its hash, which whoever passes it on need not take again.
+   * @throws If it does not come.
+   */
+  async until(piece: number): Promise<Uint8Array> {
+    await this.#pieces[piece]!.promise;
     if (this.#failed) throw new Error("the node that was to pass it on did not get it");
+    return this.#hashes[piece]!;
   }
 }
 

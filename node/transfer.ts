@@ -3,14 +3,17 @@
  *
  * A connection begins with {@link MAGIC}, the token, and the receiver's id. Then the receiver sends requests (the object's
  * id, the range as two little-endian doubles, and whether it was sent elsewhere in vain), and the sender answers each in
- * order with a status of one byte and, if all is well, the range's bytes and their hash (8 bytes): of the hashes of its
- * blocks of 1 MB, each taken while the block is in the processor's cache for being sent, or received, anyhow. Greeting,
- * requests and answers end with a CRC-32: what was garbled on its way must not read as another request, or as "absent". Large objects are fetched in ranges over several connections at once. The receiver reads into the place in its
- * own segment where the object is going to be; an object that arrives damaged, or not at all, is never sealed.
+ * order with a status of one byte and, if all is well, the pieces of 16 MB that the range touches, each with its hash
+ * (`node/bulk_connection.ts`). Greeting, requests and answers end with a CRC-32: what was garbled on its way must not read as
+ * another request, or as "absent". The receiver reads into the place in its own segment where the object is going to be; an
+ * object that arrives damaged, or not at all, is never sealed.
+ *
+ * An object comes over one connection, piece after piece and without a question between: two connections at once take more of
+ * the processor, and questions leave it waiting.
  *
  * When many want a large object, the sender names another receiver to ask instead (`node/spread.ts`), which passes on what
- * it has while the rest still arrives (`node/arrivals.ts`). A range that does not come is asked for again, from where the
- * object is at home, and what is here already stays.
+ * it has while the rest still arrives (`node/arrivals.ts`). If a piece does not come, or not as it was sent, the rest is asked
+ * for again, from where the object is at home, and what is here already stays.
  *
  * What is on its way together is limited to half of the store, in the order asked for: each place that was taken belongs
  * to an object whose sender has it, so all of them are filled, and none waits for another.
@@ -30,21 +33,20 @@ import {
   taskIdFromHex,
   writeObjectId,
 } from "../core/ids.ts";
-import { GREETING_MS_MAX, PULL_CONNECTIONS_MAX, PULL_RANGE_BYTES } from "../core/limits.ts";
+import { BULK_CONNECTIONS_KEPT_MAX, GREETING_MS_MAX, PULL_PIECE_BYTES } from "../core/limits.ts";
 import type { ObjectStore } from "../store/object_store.ts";
 import type { ByteStream } from "../transport/channel.ts";
 import { sameToken } from "../transport/token.ts";
 import { Arrival, type Arrivals } from "./arrivals.ts";
+import { BulkConnection, readAll, writeAll } from "./bulk_connection.ts";
 import { Spread } from "./spread.ts";
 
-const MAGIC = "rayd-bulk-3\n";
+const MAGIC = "rayd-bulk-4\n";
 const TOKEN_BYTES = 64;
 const NODE_BYTES = 32;
 const REQUEST_BYTES = OBJECT_ID_BYTES + 17;
 const ANSWER_BYTES = 1;
-const HASH_BYTES = 8;
 const SEAL_BYTES = 4;
-const BLOCK_BYTES = 1024 * 1024;
 const FOUND = 1, ABSENT = 2, ELSEWHERE = 3;
 
 /** How often what did not come is asked for again. */
@@ -68,10 +70,10 @@ export interface TransferServices {
 /** Sends and fetches objects. */
 export class Transfers {
   readonly #node: TransferServices;
-  readonly #idle = new Map<TaskId, ByteStream[]>();
+  readonly #idle = new Map<TaskId, BulkConnection[]>();
   /** Connections on which a range is on its way here, and from whom; and those that are served, and for whom. */
-  readonly #receiving = new Map<ByteStream, TaskId>();
-  readonly #serving = new Map<ByteStream, TaskId | undefined>();
+  readonly #receiving = new Map<BulkConnection, TaskId>();
+  readonly #serving = new Map<BulkConnection, TaskId | undefined>();
   readonly #spread = new Spread();
   readonly #arrivals: Arrivals = new Map();
   /** Bytes on their way, and pulls that wait until there are fewer. */
@@ -85,11 +87,12 @@ export class Transfers {
   }
 
   /** Serves a connection until it ends. */
-  async serve(stream: ByteStream): Promise<void> {
+  async serve(accepted: ByteStream): Promise<void> {
+    const stream = new BulkConnection(accepted, this.#node.store);
     this.#serving.set(stream, undefined);
     try {
       const head = new Uint8Array(MAGIC.length + TOKEN_BYTES + NODE_BYTES + SEAL_BYTES);
-      const late = this.#node.clock.after(GREETING_MS_MAX, () => close(stream));
+      const late = this.#node.clock.after(GREETING_MS_MAX, () => stream.close());
       const greeted = await readAll(stream, head).finally(late);
       if (!greeted) return;
       const text = new TextDecoder().decode(head);
@@ -109,18 +112,18 @@ export class Transfers {
       if (!this.#closed) this.#node.log("info", `A bulk connection ended: ${(error as Error).message}`);
     } finally {
       this.#serving.delete(stream);
-      close(stream);
+      stream.close();
     }
   }
 
-  async #answer(stream: ByteStream, request: Uint8Array, receiver: TaskId): Promise<void> {
+  async #answer(stream: BulkConnection, request: Uint8Array, receiver: TaskId): Promise<void> {
     const id = readObjectId(request, 0);
     const numbers = new DataView(request.buffer);
     const offset = numbers.getFloat64(OBJECT_ID_BYTES, true),
       length = numbers.getFloat64(OBJECT_ID_BYTES + 8, true),
       insists = request[OBJECT_ID_BYTES + 16] !== 0;
     if (insists) this.#spread.insists(id, receiver);
-    else if (offset === 0 && length >= PULL_RANGE_BYTES / 2) {
+    else if (offset === 0 && length >= PULL_PIECE_BYTES / 2) {
       const instead = this.#spread.instead(id, receiver);
       if (instead !== undefined) {
         const answer = new Uint8Array(ANSWER_BYTES + NODE_BYTES);
@@ -132,7 +135,7 @@ export class Transfers {
     const arrival = this.#arrivals.get(id);
     if (arrival?.open()) {
       try {
-        return await this.#send(stream, arrival.whole, offset, length, (end) => arrival.until(end));
+        return await this.#send(stream, arrival.whole, offset, length, arrival);
       } finally {
         arrival.close();
       }
@@ -145,13 +148,13 @@ export class Transfers {
     }
   }
 
-  /** Sends a range. @param until Waits until bytes are there, of an object that is still arriving. */
+  /** Sends a range, piece by piece. @param arrival Where its pieces come from, of an object that is still arriving. */
   async #send(
-    stream: ByteStream,
+    stream: BulkConnection,
     whole: Uint8Array<ArrayBuffer> | undefined,
     offset: number,
     length: number,
-    until?: (end: number) => Promise<void>,
+    arrival?: Arrival,
   ): Promise<void> {
     const answer = new Uint8Array(ANSWER_BYTES);
     const sound = whole !== undefined && Number.isSafeInteger(offset) && Number.isSafeInteger(length) &&
@@ -159,15 +162,15 @@ export class Transfers {
     answer[0] = sound ? FOUND : ABSENT;
     await writeAll(stream, sealed(answer));
     if (!sound) return;
-    const hashes = new RangeHash(this.#node.store);
-    for (let at = offset; at < offset + length; at += BLOCK_BYTES) {
-      const end = Math.min(at + BLOCK_BYTES, offset + length);
-      await until?.(end);
-      const block = whole.subarray(at, end);
-      hashes.add(block);
-      await writeAll(stream, block);
+    for (let at = offset; at < offset + length;) {
+      const piece = Math.floor(at / PULL_PIECE_BYTES);
+      const end = Math.min((piece + 1) * PULL_PIECE_BYTES, offset + length);
+      const hash = await arrival?.until(piece);
+      const isWhole = at === piece * PULL_PIECE_BYTES &&
+        (end % PULL_PIECE_BYTES === 0 || end === whole.length);
+      await stream.sendPiece(whole.subarray(at, end), isWhole ? hash : undefined);
+      at = end;
     }
-    await writeAll(stream, hashes.value());
   }
 
   /**
@@ -211,24 +214,22 @@ export class Transfers {
 
   async #pull(home: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
     const { store } = this.#node;
-    const count = Math.max(1, Math.ceil(size / PULL_RANGE_BYTES));
-    const each = Math.ceil(size / count);
-    const rangeOf = (i: number) => ({ offset: i * each, length: Math.min(each, size - i * each) });
+    const all = { offset: 0, length: size };
     let source = home;
     // The place for it is only taken once the sender has it: meanwhile a task may make the object here.
-    let first: ByteStream;
+    let first: BulkConnection;
     try {
-      const asked = await this.#ask(home, id, rangeOf(0), false);
+      const asked = await this.#ask(home, id, all, false);
       if (asked instanceof Elsewhere) {
         source = asked.node;
-        const again = await this.#ask(asked.node, id, rangeOf(0), true);
+        const again = await this.#ask(asked.node, id, all, true);
         if (again instanceof Elsewhere) throw new Error("it was sent on and on");
         first = again;
       } else first = asked;
     } catch (error) {
       if (source === home) throw error;
       source = home;
-      first = await this.#insist(home, id, rangeOf(0));
+      first = await this.#insist(home, id, all);
     }
     let target: ReturnType<ObjectStore["create"]>;
     try {
@@ -247,40 +248,34 @@ export class Transfers {
       return undefined;
     }
     const whole = target;
-    const arrival = new Arrival(whole, each);
+    const arrival = new Arrival(whole, PULL_PIECE_BYTES);
     this.#arrivals.set(id, arrival);
-    let next = 1;
-    const fetchRanges = async (asked: ByteStream | undefined, index: number) => {
-      for (let i = index; i < count; i = next++) {
-        const range = rangeOf(i);
-        for (let tries = 1;; tries++) {
-          const node = source;
-          let stream = asked;
-          asked = undefined;
-          try {
-            stream ??= await this.#insist(node, id, range);
-            await this.#receive(stream, whole.subarray(range.offset, range.offset + range.length));
-            this.#keep(node, stream);
-            break;
-          } catch (error) {
-            if (stream !== undefined) this.#drop(stream);
-            if (tries === TRIES_MAX) throw error;
-            source = home;
-          }
+    try {
+      let stream: BulkConnection | undefined = first;
+      for (let offset = 0, tries = 1; offset < size;) {
+        const place = whole.subarray(offset, offset + PULL_PIECE_BYTES);
+        try {
+          stream ??= await this.#insist(source, id, { offset, length: size - offset });
+          arrival.arrived(offset / PULL_PIECE_BYTES, await stream.receivePiece(place));
+        } catch (error) {
+          if (stream !== undefined) this.#drop(stream);
+          if (tries++ === TRIES_MAX) throw error;
+          stream = undefined;
+          source = home;
+          continue;
         }
-        arrival.arrived(i);
+        offset += place.length;
+        tries = 1;
       }
-    };
-    const lanes = [fetchRanges(first, 0)];
-    while (lanes.length < Math.min(PULL_CONNECTIONS_MAX, count)) lanes.push(fetchRanges(undefined, next++));
-    // All must have stopped writing, and passing on, before the memory is given back.
-    const failed = (await Promise.allSettled(lanes)).find((result) => result.status === "rejected");
-    this.#arrivals.delete(id);
-    if (failed !== undefined) {
+      if (stream !== undefined) this.#keep(source, stream);
+    } catch (error) {
+      // Nobody passes it on any more when the memory is given back.
+      this.#arrivals.delete(id);
       await arrival.fail();
       store.abort(id);
-      throw failed.reason;
+      throw error;
     }
+    this.#arrivals.delete(id);
     store.seal(id);
     // Whoever is being passed it on still reads from its place.
     const view = store.get(id);
@@ -288,31 +283,12 @@ export class Transfers {
     return undefined;
   }
 
-  /** Reads a range into its place. @throws If it does not come whole, or not as it was sent. */
-  async #receive(stream: ByteStream, range: Uint8Array<ArrayBuffer>): Promise<void> {
-    const hashes = new RangeHash(this.#node.store);
-    for (let at = 0, hashed = 0; at < range.length;) {
-      const count = await stream.read(range.subarray(at));
-      if (count === null) throw new Error("the connection was closed");
-      at += count;
-      while (at - hashed >= BLOCK_BYTES || at === range.length && hashed < at) {
-        const end = Math.min(hashed + BLOCK_BYTES, range.length);
-        hashes.add(range.subarray(hashed, end));
-        hashed = end;
-      }
-    }
-    const expected = new Uint8Array(HASH_BYTES);
-    if (!await readAll(stream, expected)) throw new Error("the connection was closed");
-    const found = hashes.value();
-    if (expected.some((byte, i) => byte !== found[i])) throw new Error("it arrived damaged");
-  }
-
   /** As {@link #ask}, of a node that is to serve it itself. */
   async #insist(
     node: TaskId,
     id: ObjectId,
     range: { readonly offset: number; readonly length: number },
-  ): Promise<ByteStream> {
+  ): Promise<BulkConnection> {
     const stream = await this.#ask(node, id, range, true);
     if (stream instanceof Elsewhere) throw new Error("it was sent elsewhere though it insisted");
     return stream;
@@ -324,7 +300,7 @@ export class Transfers {
     id: ObjectId,
     { offset, length }: { readonly offset: number; readonly length: number },
     insists: boolean,
-  ): Promise<ByteStream | Elsewhere> {
+  ): Promise<BulkConnection | Elsewhere> {
     const request = new Uint8Array(REQUEST_BYTES);
     writeObjectId(id, request, 0);
     const numbers = new DataView(request.buffer);
@@ -362,28 +338,28 @@ export class Transfers {
     }
   }
 
-  async #connect(node: TaskId, fresh = false): Promise<ByteStream> {
+  async #connect(node: TaskId, fresh = false): Promise<BulkConnection> {
     const idle = fresh ? undefined : this.#idle.get(node)?.pop();
     if (idle !== undefined) {
       this.#receiving.set(idle, node);
       return idle;
     }
-    const stream = await this.#node.dial(node);
+    const stream = new BulkConnection(await this.#node.dial(node), this.#node.store);
     this.#receiving.set(stream, node);
     await writeAll(stream, sealed(new TextEncoder().encode(MAGIC + this.#node.token + hex(this.#node.id))));
     return stream;
   }
 
   /** Ends a connection on which something went wrong. */
-  #drop(stream: ByteStream): void {
+  #drop(stream: BulkConnection): void {
     this.#receiving.delete(stream);
-    close(stream);
+    stream.close();
   }
 
-  #keep(node: TaskId, stream: ByteStream): void {
+  #keep(node: TaskId, stream: BulkConnection): void {
     this.#receiving.delete(stream);
     const idle = this.#idle.get(node) ?? [];
-    if (this.#closed || idle.length >= PULL_CONNECTIONS_MAX) return close(stream);
+    if (this.#closed || idle.length >= BULK_CONNECTIONS_KEPT_MAX) return stream.close();
     idle.push(stream);
     this.#idle.set(node, idle);
   }
@@ -391,10 +367,10 @@ export class Transfers {
   /** A node is gone. */
   forget(node: TaskId): void {
     this.#spread.forget(node);
-    for (const stream of this.#idle.get(node) ?? []) close(stream);
+    for (const stream of this.#idle.get(node) ?? []) stream.close();
     // What is on its way from it, or to it, would otherwise wait for as long as the network keeps silent.
     for (const streams of [this.#receiving, this.#serving]) {
-      for (const [stream, other] of streams) if (other === node) close(stream);
+      for (const [stream, other] of streams) if (other === node) stream.close();
     }
     this.#idle.delete(node);
   }
@@ -403,7 +379,7 @@ export class Transfers {
   close(): void {
     this.#closed = true;
     for (const node of [...this.#idle.keys()]) this.forget(node);
-    for (const stream of [...this.#serving.keys(), ...this.#receiving.keys()]) close(stream);
+    for (const stream of [...this.#serving.keys(), ...this.#receiving.keys()]) stream.close();
   }
 }
 
@@ -415,25 +391,6 @@ class Elsewhere {
   readonly node: TaskId;
   constructor(node: TaskId) {
     this.node = node;
-  }
-}
-
-/** The hash of a range, taken block by block. */
-class RangeHash {
-  readonly #store: ObjectStore;
-  readonly #blocks: bigint[] = [];
-
-  constructor(store: ObjectStore) {
-    this.#store = store;
-  }
-
-  add(block: Uint8Array<ArrayBuffer>): void {
-    this.#blocks.push(this.#store.hash(block));
-  }
-
-  value(): Uint8Array {
-    const blocks = new Uint8Array(BigUint64Array.from(this.#blocks).buffer);
-    return new Uint8Array(BigUint64Array.of(this.#store.hash(blocks)).buffer);
   }
 }
 
@@ -450,29 +407,4 @@ function unseal(whole: Uint8Array): void {
   const end = whole.length - SEAL_BYTES;
   const seal = new DataView(whole.buffer, whole.byteOffset).getUint32(end, true);
   if (seal !== crc32(whole.subarray(0, end))) throw new Error("what was sent was garbled on its way");
-}
-
-/** Fills `into`. @returns Whether the stream had that much; `false` only if it had nothing more at all. */
-async function readAll(stream: ByteStream, into: Uint8Array): Promise<boolean> {
-  for (let at = 0; at < into.length;) {
-    const count = await stream.read(at === 0 ? into : into.subarray(at));
-    if (count === null) {
-      if (at === 0) return false;
-      throw new Error("the connection was closed in the middle");
-    }
-    at += count;
-  }
-  return true;
-}
-
-async function writeAll(stream: ByteStream, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) at += await stream.write(at === 0 ? bytes : bytes.subarray(at));
-}
-
-function close(stream: ByteStream): void {
-  try {
-    stream.close();
-  } catch {
-    // Closed already.
-  }
 }

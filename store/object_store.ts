@@ -12,6 +12,7 @@ import { assert } from "../core/assert.ts";
 import { ObjectLostError, StoreFullError } from "../core/errors.ts";
 import { hex, OBJECT_ID_BYTES, type ObjectId, readObjectId, writeObjectId } from "../core/ids.ts";
 import { STORE_CLIENTS_MAX, STORE_OBJECTS_MAX } from "../core/limits.ts";
+import { BulkSocket } from "./bulk_socket.ts";
 import { check, type LoadedRaystore, loadRaystore, type Raystore, STATUS } from "./raystore.ts";
 
 /** Counters of a store; sizes in bytes. */
@@ -416,6 +417,16 @@ export class ObjectStore {
   hash(bytes: Uint8Array<ArrayBuffer>): bigint {
     if (bytes.length === 0) return 0n;
     return this.#lib.rs_hash64(Deno.UnsafePointer.of(bytes), BigInt(bytes.length));
+  }
+
+  /**
+   * The library's hold on a TCP connection of this process, for moving bytes between it and this store.
+   *
+   * @param local Its address here, as HOST:PORT. @param peer Its address there.
+   * @returns `undefined` if there is no such connection.
+   */
+  bulkSocket(local: string, peer: string): BulkSocket | undefined {
+    return BulkSocket.open(this.#library.path, local, peer);
   }
 
   /** Faults memory in ahead of its use, on a thread of its own. @param ahead Bytes to keep warm. */

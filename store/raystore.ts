@@ -48,6 +48,15 @@ const SYMBOLS = {
   rs_spill_punch: { parameters: ["i32", "u64", "u64"], result: "i32" },
   rs_spill_close: { parameters: ["i32"], result: "i32" },
   rs_fs_free: { parameters: ["buffer", "usize", "buffer"], result: "i32" },
+  rs_bulk_open: { parameters: ["buffer", "usize", "buffer", "usize"], result: "i32" },
+  rs_bulk_send: {
+    parameters: ["i32", "pointer", "usize", "pointer", "u32"],
+    result: "i32",
+    nonblocking: true,
+  },
+  rs_bulk_receive: { parameters: ["i32", "pointer", "usize", "pointer"], result: "i32", nonblocking: true },
+  rs_bulk_shutdown: { parameters: ["i32"], result: "i32" },
+  rs_bulk_close: { parameters: ["i32"], result: "i32" },
   rs_check: { parameters: ["pointer"], result: "i32" },
   rs_last_errno: { parameters: [], result: "i32" },
   rs_die_with_parent: { parameters: ["i32"], result: "i32" },
@@ -59,6 +68,8 @@ export type Raystore = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
 /** The library, loaded by one isolate. */
 export interface LoadedRaystore {
   readonly lib: Raystore;
+  /** Where it is. */
+  readonly path: string;
   /** Unloads it, as far as this isolate is concerned. */
   close(): void;
 }
@@ -109,6 +120,7 @@ export function loadRaystore(path: string): LoadedRaystore {
   const { library } = entry;
   return {
     lib: library.symbols,
+    path,
     close: () => {
       if (--entry.users > 0) return;
       loaded.delete(path);

@@ -8,7 +8,7 @@ import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
 import { hex, putId, type TaskId, taskIdFromHex } from "../core/ids.ts";
-import { PULL_RANGE_BYTES } from "../core/limits.ts";
+import { PULL_PIECE_BYTES } from "../core/limits.ts";
 import { FANOUT, Spread } from "../node/spread.ts";
 import { Transfers } from "../node/transfer.ts";
 import { raystoreLibrary } from "../store/library.ts";
@@ -17,7 +17,7 @@ import { type ByteStream, streamPair } from "../transport/channel.ts";
 
 const idOf = (n: number): TaskId => taskIdFromHex(n.toString(16).padStart(32, "0"));
 const OBJECT = putId(idOf(1000), 0);
-const SIZE = 3 * PULL_RANGE_BYTES - 12345;
+const SIZE = 3 * PULL_PIECE_BYTES - 12345;
 
 /** Nodes that are connected by streams in memory; node 0 has the object. */
 class Network implements Disposable {

@@ -155,6 +155,22 @@ export async function hasEnded(
   }
 }
 
+/**
+ * The two ends of a connection, as HOST:PORT, if its bytes travel as they are: over TCP, and not encrypted.
+ *
+ * @returns `undefined` if it is none of that kind.
+ */
+export function plainTcp(stream: ByteStream): { readonly local: string; readonly peer: string } | undefined {
+  if (!("localAddr" in stream) || "handshake" in stream) return undefined;
+  const { localAddr, remoteAddr } = stream as unknown as Deno.Conn;
+  if (localAddr.transport !== "tcp" || remoteAddr.transport !== "tcp") return undefined;
+  return { local: joinAddress(localAddr), peer: joinAddress(remoteAddr) };
+}
+
+function joinAddress({ hostname, port }: Deno.NetAddr): string {
+  return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
+}
+
 /** The parts of HOST:PORT, where an IPv6 address stands in brackets. @throws {UsageError} If it is none. */
 export function splitAddress(address: string): { readonly hostname: string; readonly port: number } {
   const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(address);

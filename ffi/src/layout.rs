@@ -322,7 +322,7 @@ impl Key {
     }
 
     pub fn hash(&self, seed: u64) -> u32 {
-        xxhash_rust::xxh3::xxh3_64_with_seed(&self.to_bytes(), seed) as u32
+        twox_hash::XxHash3_64::oneshot_with_seed(seed, &self.to_bytes()) as u32
     }
 }
 

@@ -2,8 +2,8 @@
 //! everything known about them.
 //!
 //! It owns the segment: allocation, the object table, who pins what, the order of last use, spilling an object's bytes
-//! to a file; and two things that only native code can do: ending with its parent, and reducing arrays with vector
-//! instructions. It has no policy: it never decides what to evict, spill or wait for, starts no clocks, and sends no
+//! to a file; and three things that only native code can do: ending with its parent, reducing arrays with vector
+//! instructions, and moving bytes between objects and sockets at the speed of the network. It has no policy: it never decides what to evict, spill or wait for, starts no clocks, and sends no
 //! messages. `layout.rs` describes the segment, `journal.rs` why a client killed at any instruction does no harm.
 //!
 //! This file is the C ABI and nothing else: the same names, in the same order, as the symbol table of the program that
@@ -11,11 +11,13 @@
 //! as that is possible; addresses and lengths are the caller's word.
 //!
 //! Threads: every function may be called from any thread of any process at any time, except that a handle must not be
-//! closed while another thread uses it (`rs_spill_write` and `rs_spill_read`, made to run beside others, excepted).
+//! closed while another thread uses it (`rs_spill_write` and `rs_spill_read`, made to run beside others, excepted; so are
+//! `rs_bulk_send` and `rs_bulk_receive`, which take none).
 
 // The safety of each entry point is that of C: addresses are valid for what the signature says.
 #![allow(clippy::missing_safety_doc)]
 
+pub mod bulk;
 pub mod check;
 pub mod clients;
 pub mod copy;
@@ -447,7 +449,7 @@ pub unsafe extern "C" fn rs_prefault_stop(h: *mut Handle) -> i32 {
 #[no_mangle]
 pub unsafe extern "C" fn rs_hash64(ptr: *const u8, len: usize) -> u64 {
     // SAFETY: as C.
-    unsafe { bytes(ptr, len).map_or(0, xxhash_rust::xxh3::xxh3_64) }
+    unsafe { bytes(ptr, len).map_or(0, twox_hash::XxHash3_64::oneshot) }
 }
 
 /// Makes an unnamed file in `dir`, readable by its user only.
@@ -537,6 +539,77 @@ pub extern "C" fn rs_last_errno() -> i32 {
 #[no_mangle]
 pub extern "C" fn rs_die_with_parent(parent: i32) -> i32 {
     unit(parent::die_with(parent).map_err(|_| status::io_error()))
+}
+
+/// Finds the TCP connection of this process between two addresses ("1.2.3.4:5", "[::1]:5") and returns a descriptor of
+/// its own for it, to be given back with `rs_bulk_close`.
+#[no_mangle]
+pub unsafe extern "C" fn rs_bulk_open(
+    local: *const u8,
+    local_len: usize,
+    peer: *const u8,
+    peer_len: usize,
+) -> i32 {
+    // SAFETY: as C.
+    code(unsafe {
+        bytes(local, local_len).and_then(|local| {
+            bulk::open(
+                bulk::address(local)?,
+                bulk::address(bytes(peer, peer_len)?)?,
+            )
+        })
+    })
+}
+
+/// Sends `len` bytes of an object, which stays pinned meanwhile, and the hash of their blocks. `hash` holds that of
+/// 8 bytes if it is `known`, and receives it otherwise. Waits for the other side until `rs_bulk_shutdown`.
+#[no_mangle]
+pub unsafe extern "C" fn rs_bulk_send(
+    fd: i32,
+    ptr: *const u8,
+    len: usize,
+    hash: *mut u8,
+    known: u32,
+) -> i32 {
+    // SAFETY: as C.
+    unit(unsafe {
+        if hash.is_null() {
+            Err(Status::BadArg)
+        } else {
+            let hash = hash as *mut [u8; bulk::HASH_BYTES];
+            let before = (known != 0).then(|| hash.read());
+            bulk::send(fd, ptr, len, before).and_then(|sent| put(hash, &[sent]))
+        }
+    })
+}
+
+/// Receives `len` bytes of an object, which is the caller's and not sealed, and the hash of their blocks. `hash` receives
+/// it. 1 if it is right, 0 if not. Waits for the other side until `rs_bulk_shutdown`.
+#[no_mangle]
+pub unsafe extern "C" fn rs_bulk_receive(fd: i32, ptr: *mut u8, len: usize, hash: *mut u8) -> i32 {
+    // SAFETY: as C.
+    code(unsafe {
+        if hash.is_null() {
+            Err(Status::BadArg)
+        } else {
+            bulk::receive(fd, ptr, len).and_then(|received| {
+                put(hash as *mut [u8; bulk::HASH_BYTES], &[received.hash])?;
+                Ok(i32::from(received.sound))
+            })
+        }
+    })
+}
+
+/// Ends a connection both ways: whoever waits in a call on it returns.
+#[no_mangle]
+pub extern "C" fn rs_bulk_shutdown(fd: i32) -> i32 {
+    unit(bulk::shutdown(fd))
+}
+
+/// Gives a descriptor of `rs_bulk_open` back, on which no call is under way. The connection goes on by its others.
+#[no_mangle]
+pub extern "C" fn rs_bulk_close(fd: i32) -> i32 {
+    unit(spill::close(fd))
 }
 
 /// A range of a file whose end still is a file offset.

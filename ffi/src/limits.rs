@@ -1,7 +1,7 @@
 //! Every limit of the store, with its unit last in the name, and the relations between them asserted at compile time.
 
 /// Bumped on any change of the C ABI or of the segment's layout; a segment of another version is refused.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Bytes in an object key: a 16-byte task id and a 4-byte index.
 pub const KEY_BYTES: usize = 20;
@@ -80,6 +80,12 @@ pub const PREFAULT_NICE: i32 = 10;
 
 /// One read or write of a spill file asks for at most this much (Linux stops at 2 GiB).
 pub const SPILL_IO_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes on their way between nodes are hashed in blocks of this size: in the cache still, or again, as they are sent and
+/// received. Part of the protocol of transfers (`node/ranges.ts`).
+pub const BULK_BLOCK_BYTES: usize = 1 << 20;
+/// Whoever waits for such bytes is woken when so much is there.
+pub const BULK_WAKE_BYTES: usize = 1 << 20;
 
 const _: () = {
     assert!(GRANULE_BYTES.is_power_of_two());
