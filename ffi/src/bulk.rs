@@ -1,4 +1,5 @@
-//! Bytes between objects and TCP connections, for the transfers of objects between nodes.
+//! Bytes between objects and TCP connections, for the transfers of objects between nodes. A range of bytes here is a
+//! piece there.
 //!
 //! A connection is made, and asked for a range, by whoever loaded the library; for the bytes of the range it lends the
 //! socket. Read and written there, each piece costs a turn of an event loop, which has other work, and the bytes have left
@@ -13,11 +14,10 @@
 //! owner knows whether the other node lives. It ends them with `shutdown`.
 
 use crate::limits::{BULK_BLOCK_BYTES, BULK_WAKE_BYTES};
-use crate::segment::{self, without_sigxfsz, Segment};
+use crate::segment;
 use crate::status::{errno, io_error, set_last_errno, Result, Status};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering;
 use twox_hash::XxHash3_64;
 
 /// Bytes of a range's hash.
@@ -135,32 +135,16 @@ pub unsafe fn send(fd: RawFd, ptr: *const u8, len: usize, known: Option<Hash>) -
 /// # Safety
 /// `len` bytes at `ptr` are the caller's alone until this returns, if they are of an open segment.
 pub unsafe fn receive(fd: RawFd, ptr: *mut u8, len: usize) -> Result<Received> {
-    let (segment, offset) = segment::containing(ptr, len).ok_or(Status::BadArg)?;
+    let (_segment, _) = segment::containing(ptr, len).ok_or(Status::BadArg)?;
     let mut hasher = RangeHasher::default();
     let mut socket = Receiver {
         fd,
         expected: len + HASH_BYTES,
         woken_by: 1,
     };
-    let touched = segment.warm.load(Ordering::Relaxed).saturating_sub(offset);
-    let warm =
-        len.min(usize::try_from(touched).unwrap_or(len)) / BULK_BLOCK_BYTES * BULK_BLOCK_BYTES;
     // SAFETY: a part of the segment's data, which is the caller's to write.
     let range = unsafe { std::slice::from_raw_parts_mut(ptr, len) };
-    let (warm_part, fresh_part) = range.split_at_mut(warm);
-    receive_warm(&mut socket, warm_part, &mut hasher)?;
-    if !fresh_part.is_empty() {
-        receive_fresh(
-            &mut socket,
-            &segment,
-            offset + warm as u64,
-            fresh_part,
-            &mut hasher,
-        )?;
-        segment
-            .warm
-            .fetch_max(offset + len as u64, Ordering::Relaxed);
-    }
+    receive_range(&mut socket, range, &mut hasher)?;
     let mut sent: Hash = [0; HASH_BYTES];
     socket.fill(&mut sent)?;
     socket.wake_by(1)?;
@@ -171,8 +155,10 @@ pub unsafe fn receive(fd: RawFd, ptr: *mut u8, len: usize) -> Result<Received> {
     })
 }
 
-/// Receives in place: as much at once as there is, so that the other side is told early that there is room.
-fn receive_warm(socket: &mut Receiver, range: &mut [u8], hasher: &mut RangeHasher) -> Result<()> {
+/// Receives as much at once as there is, so that the other side is told early that there is room. Memory that was never
+/// touched is faulted in page by page: to receive into other memory, and write that through the segment's file
+/// (`copy.rs`), gained nothing that could be measured.
+fn receive_range(socket: &mut Receiver, range: &mut [u8], hasher: &mut RangeHasher) -> Result<()> {
     let (mut at, mut hashed) = (0, 0);
     while at < range.len() {
         at += socket.some(&mut range[at..])?;
@@ -183,52 +169,6 @@ fn receive_warm(socket: &mut Receiver, range: &mut [u8], hasher: &mut RangeHashe
         }
     }
     Ok(())
-}
-
-/// Receives for memory that was never touched: into memory that is in the cache, and from there through the segment's
-/// file, which spares the clearing and the faulting in of single pages (`copy.rs`).
-fn receive_fresh(
-    socket: &mut Receiver,
-    segment: &Segment,
-    offset: u64,
-    range: &mut [u8],
-    hasher: &mut RangeHasher,
-) -> Result<()> {
-    let mut scratch = vec![0; BULK_BLOCK_BYTES.min(range.len())];
-    let mut through = true;
-    let mut at = 0;
-    while at < range.len() {
-        let block = &mut scratch[..BULK_BLOCK_BYTES.min(range.len() - at)];
-        socket.fill(block)?;
-        hasher.add(block);
-        through = through && write_file(segment, offset + at as u64, block);
-        if !through {
-            // It can still be stored to, like any memory of the segment.
-            range[at..at + block.len()].copy_from_slice(block);
-        }
-        at += block.len();
-    }
-    Ok(())
-}
-
-/// Writes to an object through the segment's file. Returns whether that went.
-fn write_file(segment: &Segment, offset: u64, bytes: &[u8]) -> bool {
-    let place = segment.layout.data + offset;
-    let mut done = 0;
-    while done < bytes.len() {
-        let rest = &bytes[done..];
-        // SAFETY: the descriptor is the segment's, and `rest` is valid.
-        let n = without_sigxfsz(|| unsafe {
-            let at = (place + done as u64) as i64;
-            libc::pwrite(segment.fd(), rest.as_ptr().cast(), rest.len(), at) as i64
-        });
-        match n {
-            n if n > 0 => done += n as usize,
-            _ if n < 0 && errno() == libc::EINTR => {}
-            _ => return false,
-        }
-    }
-    true
 }
 
 /// The hash of a range: of the hashes of its blocks.
@@ -349,6 +289,7 @@ pub fn shutdown(fd: RawFd) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Segment;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
@@ -398,20 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_received_with_its_hash_in_touched_memory_and_in_fresh() {
-        for (len, touched) in [
-            (1, false),
-            (BULK_BLOCK_BYTES - 1, true),
-            (5 * BULK_BLOCK_BYTES + 17, false),
-            (5 * BULK_BLOCK_BYTES + 17, true),
-        ] {
+    fn what_is_sent_is_received_with_its_hash() {
+        for len in [1, BULK_BLOCK_BYTES - 1, 5 * BULK_BLOCK_BYTES + 17] {
             let (from, to) = (segment(), segment());
             let (ours, theirs) = connection();
             let sent = pattern(len);
             place(&from, len).copy_from_slice(&sent);
-            if touched {
-                to.warm.store(u64::MAX / 2, Ordering::Relaxed);
-            }
             let target = place(&to, len).as_mut_ptr() as usize;
             // SAFETY: the memory is this test's alone.
             let receiver = std::thread::spawn(move || unsafe {

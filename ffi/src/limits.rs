@@ -81,8 +81,8 @@ pub const PREFAULT_NICE: i32 = 10;
 /// One read or write of a spill file asks for at most this much (Linux stops at 2 GiB).
 pub const SPILL_IO_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes on their way between nodes are hashed in blocks of this size: in the cache still, or again, as they are sent and
-/// received. Part of the protocol of transfers (`node/ranges.ts`).
+/// Bytes on their way between nodes are hashed in blocks of this size, which are in the cache as they are sent and
+/// received. Part of the protocol of transfers (`node/bulk_connection.ts`).
 pub const BULK_BLOCK_BYTES: usize = 1 << 20;
 /// Whoever waits for such bytes is woken when so much is there.
 pub const BULK_WAKE_BYTES: usize = 1 << 20;
