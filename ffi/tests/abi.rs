@@ -482,6 +482,70 @@ fn copies_of_every_size_are_exact() {
 }
 
 #[test]
+fn objects_go_over_connections_of_this_process() {
+    use std::net::{TcpListener, TcpStream};
+    let (from, to) = (Store::new(8 << 20, 100), Store::new(8 << 20, 100));
+    let len = 3 << 20;
+    let source = from.create(from.client(), 1, len as u64).unwrap();
+    let target = to.create(to.client(), 1, len as u64).unwrap();
+    let (source, target) = unsafe {
+        (
+            std::slice::from_raw_parts_mut(source, len),
+            std::slice::from_raw_parts_mut(target, len),
+        )
+    };
+    for (i, byte) in source.iter_mut().enumerate() {
+        *byte = (i * 7 + i / 251) as u8;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    let open = |socket: &TcpStream| {
+        let local = socket.local_addr().unwrap().to_string();
+        let peer = socket.peer_addr().unwrap().to_string();
+        unsafe { rs_bulk_open(local.as_ptr(), local.len(), peer.as_ptr(), peer.len()) }
+    };
+    let (sender, receiver) = (open(&ours), open(&theirs));
+    assert!(sender > 0 && receiver > 0);
+    let (mut sent, mut received) = ([0u8; 8], [0u8; 8]);
+    std::thread::scope(|scope| {
+        let hash = sent.as_mut_ptr() as usize;
+        let source = source.as_ptr() as usize;
+        scope.spawn(move || unsafe {
+            assert_eq!(
+                rs_bulk_send(sender, source as *const u8, len, hash as *mut u8, 0),
+                0
+            );
+        });
+        let hash = received.as_mut_ptr();
+        let status = unsafe { rs_bulk_receive(receiver, target.as_mut_ptr(), len, hash) };
+        assert_eq!(status, 1);
+    });
+    assert!(source == target && sent == received);
+    assert_eq!(rs_bulk_shutdown(sender), 0);
+    assert_eq!(rs_bulk_shutdown(sender), 0);
+    unsafe {
+        let hash = sent.as_mut_ptr();
+        assert_eq!(
+            rs_bulk_receive(receiver, target.as_mut_ptr(), len, hash),
+            IO
+        );
+        assert_eq!(rs_bulk_send(sender, source.as_ptr(), len, hash, 0), IO);
+        assert_eq!(
+            rs_bulk_send(sender, source.as_ptr(), len, null_mut(), 0),
+            BAD_ARG
+        );
+        assert_eq!(rs_bulk_receive(receiver, hash, 8, hash), BAD_ARG);
+        assert_eq!(rs_bulk_open(b"x".as_ptr(), 1, b"y".as_ptr(), 1), BAD_ARG);
+    }
+    assert_eq!(rs_bulk_close(sender), 0);
+    assert_eq!(rs_bulk_close(receiver), 0);
+    drop((ours, theirs));
+    from.close();
+    to.close();
+}
+
+#[test]
 fn copies_into_the_store_are_exact_whether_its_memory_was_touched_or_not() {
     let store = Store::new(64 << 20, 100);
     let client = store.client();
