@@ -53,15 +53,16 @@ import {
 } from "../core/messages.ts";
 import type { TaskSettings } from "../core/options.ts";
 import { VERSION } from "../core/version.ts";
-import type { ObjectStore } from "../store/object_store.ts";
+import type { ObjectStore, StoredView } from "../store/object_store.ts";
 import { pack, type Packet, type PackExtension, unpack, type UnpackExtension } from "../store/serialize.ts";
 import { Channel } from "../transport/channel.ts";
 import { decodeFromNode } from "../transport/codec.ts";
-import { CAN_COLLECT_YOUNG, collectGarbage, collectionMs, collectYoung } from "./collect.ts";
+import { collectGarbage, collectionMs, collectYoung, collectYoungNow } from "./collect.ts";
 import { entryOfHandle, Handle, makeHandle, packedHandle } from "./handle.ts";
 import { Entry, entryOf, Ref } from "./ref.ts";
 import type { Published } from "./registry.ts";
 import { RefStream, StreamState } from "./stream.ts";
+import { Turnover } from "./turnover.ts";
 
 /** Whose work is being done: the driver itself, or a task. Gives children their ids. */
 export interface Scope {
@@ -191,6 +192,8 @@ export class Client {
   #collectsToSkip = 0;
   /** Bytes put since it was last seen to that memory is used again. */
   #putBytes = 0;
+  /** Large values that come and go here; looked at when what was done has been sent. */
+  readonly turnover: Turnover;
   /** Bytes of views from which on it is looked for ones that nobody uses. */
   #viewBytesMax = VIEW_BYTES_MIN;
 
@@ -225,6 +228,7 @@ export class Client {
   /** @param options What the client is made of. */
   constructor(options: ClientOptions) {
     this.#options = options;
+    this.turnover = new Turnover(options.clock, collectYoungNow);
     this.#welcomed.promise.catch(() => {});
   }
 
@@ -409,6 +413,7 @@ export class Client {
     if (packet.size <= INLINE_BYTES_MAX && line === undefined) {
       return submit({ kind: "inline", bytes: packet.toBytes(), contains });
     }
+    this.turnover.add(packet.size);
     // What the arguments refer to is held until the node holds it for the task.
     const held = args.filter((arg) => arg instanceof Ref);
     const outcome = packet.size <= INLINE_BYTES_MAX
@@ -747,6 +752,7 @@ export class Client {
     const { packet, contains } = this.#pack(value, root);
     const size = packet.size;
     if (size <= INLINE_BYTES_MAX) return { kind: "inline", bytes: packet.toBytes(), contains };
+    this.turnover.add(size);
     if (this.#connection !== undefined && this.#storeNow(id, packet)) {
       return { kind: "stored", size, contains };
     }
@@ -880,7 +886,7 @@ export class Client {
     if (outcome.kind === "inline") return { value: this.unpack(outcome.bytes) };
     if (outcome.kind === "error") throw errorFromRecord(this.readError(outcome.bytes));
     this.#check();
-    const view = this.#connection === undefined ? undefined : this.store.get(entry.id);
+    const view = this.#connection === undefined ? undefined : this.view(entry.id);
     if (view === undefined) return undefined;
     if (this.store.pinnedBytes > this.#viewBytesMax) this.#collectViews();
     try {
@@ -898,6 +904,14 @@ export class Client {
         });
       }
     }
+  }
+
+  /** What lies in the store, in place; `undefined` if it is not in memory. */
+  view(id: ObjectId): StoredView | undefined {
+    const pinned = this.store.pinnedBytes;
+    const view = this.store.get(id);
+    this.turnover.add(this.store.pinnedBytes - pinned);
+    return view;
   }
 
   /** Keeps objects alive while `job` runs, whatever becomes of their Refs. */
@@ -1007,6 +1021,7 @@ export class Client {
     if (scope.waits++ === 0) scope.blocked?.(scope.calls ? objects : undefined);
     if (++this.#waiting === 1) this.#updateKeepAlive();
     this.flush();
+    this.turnover.look();
     try {
       return await promise;
     } finally {
@@ -1281,7 +1296,7 @@ const NAMED_MAX = 3;
 const REUSE_BYTES_MIN = 4 * 1024 * 1024;
 
 /** Views of so many bytes are no reason to look which of them are in use. */
-const VIEW_BYTES_MIN = (CAN_COLLECT_YOUNG ? 4 : 16) * 1024 * 1024;
+const VIEW_BYTES_MIN = 16 * 1024 * 1024;
 
 /** How fast memory is faulted in (0.3 to 1.1 GB/s were measured). */
 const COLD_BYTES_PER_MS = 1e6;

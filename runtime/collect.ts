@@ -26,9 +26,6 @@ let running: Promise<void> | undefined;
 let next: Promise<void> | undefined;
 let lastMs = 0;
 
-/** Whether the engine can be asked to look at what is young only. */
-export const CAN_COLLECT_YOUNG = gc !== undefined;
-
 /** How long the last collection took, in milliseconds: it grows with the program's heap. */
 export function collectionMs(): number {
   return lastMs;
@@ -54,6 +51,11 @@ export async function collectYoung(clock: Clock): Promise<void> {
   gc({ type: "minor" });
   await clock.turn();
   await clock.turn();
+}
+
+/** As {@link collectYoung}, at once: what is let go of is told in a later turn. */
+export function collectYoungNow(): void {
+  gc?.({ type: "minor" });
 }
 
 async function collect(clock: Clock): Promise<void> {

@@ -529,7 +529,7 @@ export class Executor {
     const { args } = message;
     if (args.kind === "inline") return this.#client.unpackArguments(args.bytes, resolved);
     if (args.kind === "error") throw errorFromRecord(this.#client.readError(args.bytes));
-    const view = this.#client.store.get(argumentsId(message.task));
+    const view = this.#client.view(argumentsId(message.task));
     if (view === undefined) return undefined;
     try {
       return this.#client.unpackArguments(view.bytes, resolved, view.share);
@@ -757,6 +757,7 @@ export class Executor {
   #flush(now = this.#clock.now()): void {
     this.#flushedAt = now;
     this.#client.flush();
+    this.#client.turnover.look();
   }
 }
 
