@@ -194,6 +194,7 @@ export class Client {
   #putBytes = 0;
   /** Large values that come and go here; looked at when what was done has been sent. */
   readonly turnover: Turnover;
+  #keepsFreed = false;
   /** Bytes of views from which on it is looked for ones that nobody uses. */
   #viewBytesMax = VIEW_BYTES_MIN;
 
@@ -228,7 +229,7 @@ export class Client {
   /** @param options What the client is made of. */
   constructor(options: ClientOptions) {
     this.#options = options;
-    this.turnover = new Turnover(options.clock, collectYoungNow);
+    this.turnover = new Turnover(options.clock, () => this.#collectTurnover());
     this.#welcomed.promise.catch(() => {});
   }
 
@@ -912,6 +913,15 @@ export class Client {
     const view = this.store.get(id);
     this.turnover.add(this.store.pinnedBytes - pinned);
     return view;
+  }
+
+  /** Large values come and go here: memory of those that are gone is for the next ones. */
+  #collectTurnover(): void {
+    if (!this.#keepsFreed && this.#connection !== undefined) {
+      this.#keepsFreed = true;
+      this.store.keepFreed();
+    }
+    collectYoungNow();
   }
 
   /** Keeps objects alive while `job` runs, whatever becomes of their Refs. */

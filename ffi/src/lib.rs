@@ -2,9 +2,10 @@
 //! everything known about them.
 //!
 //! It owns the segment: allocation, the object table, who pins what, the order of last use, spilling an object's bytes
-//! to a file; and three things that only native code can do: ending with its parent, reducing arrays with vector
-//! instructions, and moving bytes between objects and sockets at the speed of the network. It has no policy: it never decides what to evict, spill or wait for, starts no clocks, and sends no
-//! messages. `layout.rs` describes the segment, `journal.rs` why a client killed at any instruction does no harm.
+//! to a file; and a few things that only native code can do: ending with its parent, reducing arrays with vector
+//! instructions, moving bytes between objects and sockets at the speed of the network, and having the C library keep
+//! memory that was freed. It has no policy: it never decides what to evict, spill or wait for, starts no clocks, and
+//! sends no messages. `layout.rs` describes the segment, `journal.rs` why a client killed at any instruction does no harm.
 //!
 //! This file is the C ABI and nothing else: the same names, in the same order, as the symbol table of the program that
 //! loads the library. Every function returns 0 or a count, or a negative `Status`, and checks what it is given as far
@@ -21,6 +22,7 @@ pub mod bulk;
 pub mod check;
 pub mod clients;
 pub mod copy;
+pub mod freed;
 pub mod heap;
 pub mod index;
 pub mod journal;
@@ -610,6 +612,10 @@ pub extern "C" fn rs_bulk_shutdown(fd: i32) -> i32 {
 #[no_mangle]
 pub extern "C" fn rs_bulk_close(fd: i32) -> i32 {
     unit(spill::close(fd))
+/// Memory that this process frees is kept for what it allocates next.
+#[no_mangle]
+pub extern "C" fn rs_keep_freed() -> i32 {
+    unit(freed::keep().then_some(()).ok_or(Status::BadArg))
 }
 
 /// A range of a file whose end still is a file offset.

@@ -108,3 +108,8 @@ const _: () = {
 
 /// How often a process looks whether its parent is still there.
 pub const PARENT_LOOK_MS: u64 = 500;
+
+/// Values up to this size come from the C library's heap, larger ones from the system, which takes them back at once;
+/// and so much of what was freed stays at the top of each heap. A heap has at most 64 MB.
+pub const HEAP_VALUE_BYTES_MAX: i32 = 16 << 20;
+pub const FREED_KEPT_BYTES_MAX: i32 = 32 << 20;
