@@ -715,7 +715,7 @@ export class Client {
    */
   async #reuseMemory(size: number): Promise<void> {
     this.#putBytes += size;
-    if (size < REUSE_BYTES_MIN || this.#putBytes < 4 * size) return;
+    if (this.#putBytes < Math.max(REUSE_BYTES_MIN, 4 * size)) return;
     if (this.#putBytes < collectionMs() * COLD_BYTES_PER_MS) return; // it would cost more than it saves
     const { used, touched } = this.store.stats();
     if (touched - used >= size) return;
@@ -1302,8 +1302,8 @@ function named(entries: readonly Entry[]): string {
 /** Objects that an error names. */
 const NAMED_MAX = 3;
 
-/** Objects from this size on are worth a look for memory to be used again. */
-const REUSE_BYTES_MIN = 4 * 1024 * 1024;
+/** So much must have been put before it is worth a look for memory to be used again. */
+const REUSE_BYTES_MIN = 32 * 1024 * 1024;
 
 /** Views of so many bytes are no reason to look which of them are in use. */
 const VIEW_BYTES_MIN = 16 * 1024 * 1024;

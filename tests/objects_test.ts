@@ -4,7 +4,7 @@
  * @module
  */
 
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import {
   allocate,
   get,
@@ -181,6 +181,24 @@ onNode("an object that nobody holds is gone", async () => {
     return await used() <= 16 * MB;
   });
   assertEquals(ObjectLostError.name, "ObjectLostError");
+});
+
+Deno.test("values of a megabyte that are put one after the other use memory again that has been touched", async () => {
+  const program = `
+    import { init, put } from "${new URL("../runtime/mod.ts", import.meta.url)}";
+    await using _ = await init({ cpus: 1, storeMemory: 512 << 20 });
+    const value = new Uint8Array(1_000_000);
+    const faults = () => Number(Deno.readTextFileSync("/proc/thread-self/stat").split(") ")[1].split(" ")[7]);
+    for (let i = 0; i < 1000; i++) await put(value);
+    const before = faults();
+    for (let i = 0; i < 1000; i++) await put(value);
+    console.log(faults() - before);`;
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--ext=ts", "--v8-flags=--single-threaded-gc,--expose-gc", program],
+    stderr: "inherit",
+  }).output();
+  const faults = Number(new TextDecoder().decode(stdout));
+  assert(faults < 2000, `${faults} of 244,000 pages were faulted in`);
 });
 
 Deno.test("check mode names the task that changed what it only read", async () => {
