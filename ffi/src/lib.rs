@@ -612,6 +612,8 @@ pub extern "C" fn rs_bulk_shutdown(fd: i32) -> i32 {
 #[no_mangle]
 pub extern "C" fn rs_bulk_close(fd: i32) -> i32 {
     unit(spill::close(fd))
+}
+
 /// Memory that this process frees is kept for what it allocates next.
 #[no_mangle]
 pub extern "C" fn rs_keep_freed() -> i32 {
