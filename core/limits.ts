@@ -52,6 +52,9 @@ export const RETRIES_DEFAULT = 3;
 /** An isolate that has had nothing to do for so long ends, unless it is kept ready for programs. */
 export const ISOLATE_IDLE_MS = 60_000;
 
+/** An isolate that has had nothing to do for so long collects its garbage. */
+export const ISOLATE_COLLECT_MS = 10_000;
+
 /** Isolates are kept ready until no program has run in the cluster for so long. */
 export const PROGRAM_IDLE_MS = 5 * 60_000;
 

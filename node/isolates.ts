@@ -43,6 +43,10 @@ export class Isolates {
       busy: client === undefined || executions.size > 0,
     }));
     for (const number of this.#idle.toEnd(now, candidates)) this.end(this.byNumber.get(number)!, false);
+    for (const number of this.#idle.toCollect(now)) {
+      const client = this.byNumber.get(number)?.client;
+      if (client !== undefined) this.#node.send(client, { type: "collect" });
+    }
   }
 
   /** A program has come, to this node or another one: what is kept ready for its tasks is started, if it had ended. */

@@ -6,7 +6,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { ISOLATE_IDLE_MS, PROGRAM_IDLE_MS } from "../core/limits.ts";
+import { ISOLATE_COLLECT_MS, ISOLATE_IDLE_MS, PROGRAM_IDLE_MS } from "../core/limits.ts";
 import { IdleIsolates } from "../node/idle_isolates.ts";
 
 /** What happens between two looks: time passes, a program runs or none does, isolates are started, some have work. */
@@ -50,4 +50,25 @@ Deno.test("when no program has run for a while all isolates end, and what is kep
   assertEquals(idle.floor(PROGRAM_IDLE_MS), 0);
   idle.programRuns(PROGRAM_IDLE_MS + 1);
   assertEquals(idle.floor(2 * PROGRAM_IDLE_MS), 2);
+});
+
+Deno.test("an isolate that rests collects its garbage once, and once more after it has worked again", () => {
+  const idle = new IdleIsolates(2, 0);
+  const collected: number[] = [];
+  const rest = (from: number, ms: number, busy: boolean) => {
+    for (let now = from; now < from + ms; now += 500) {
+      idle.toEnd(now, [{ number: 1, busy }]);
+      for (const number of idle.toCollect(now)) {
+        assertEquals(number, 1);
+        collected.push(now - from);
+      }
+    }
+  };
+  rest(0, 20_000, true);
+  assertEquals(collected, []);
+  rest(20_000, 25_000, false);
+  assertEquals(collected, [ISOLATE_COLLECT_MS - 500]);
+  rest(45_000, 1_000, true);
+  rest(46_000, 25_000, false);
+  assertEquals(collected, [ISOLATE_COLLECT_MS - 500, ISOLATE_COLLECT_MS - 500]);
 });

@@ -76,9 +76,12 @@ export const tree = task("tree", async function (depth: number, width: number, m
     { length: width },
     () => client.submit(tree(AGAIN), [depth - 1, width, ms]) as Ref<unknown>,
   );
-  const values = await Promise.all(refs.map((ref) => read<number>(client, ref)));
-  for (const ref of refs) letGo(client, ref);
-  return values.reduce((sum, value) => sum + value, 0);
+  try {
+    const values = await Promise.all(refs.map((ref) => read<number>(client, ref)));
+    return values.reduce((sum, value) => sum + value, 0);
+  } finally {
+    for (const ref of refs) letGo(client, ref);
+  }
 });
 
 /** Text of a size that does not fit a message, and that can be told from its name. */
@@ -107,14 +110,16 @@ export const record = task(
   async function (ledger: Handle, name: string, count: number, ms: number) {
     const { client, clock } = here();
     const results: Ref<unknown>[] = [];
-    for (let i = 0; i < count; i++) {
-      results.push(call(client, ledger, "enter", [`${name}.${i}`, ms]));
-      if (ms > 0) await sleep({ clock }, ms);
+    try {
+      for (let i = 0; i < count; i++) {
+        results.push(call(client, ledger, "enter", [`${name}.${i}`, ms]));
+        if (ms > 0) await sleep({ clock }, ms);
+      }
+      return await Promise.all(results.map((ref) => read<number>(client, ref)));
+    } finally {
+      for (const ref of results) letGo(client, ref);
+      client.disown(ledger, entryOfHandle(ledger));
     }
-    const positions = await Promise.all(results.map((ref) => read<number>(client, ref)));
-    for (const ref of results) letGo(client, ref);
-    client.disown(ledger, entryOfHandle(ledger));
-    return positions;
   },
 );
 
@@ -127,10 +132,12 @@ export const recordAll = task(
       { length: children },
       (_, i) => client.submit(record(AGAIN), [ledger, `${name}-${i}`, count, i]) as Ref<unknown>,
     );
-    const positions = await Promise.all(refs.map((ref) => read<number[]>(client, ref)));
-    for (const ref of refs) letGo(client, ref);
-    client.disown(ledger, entryOfHandle(ledger));
-    return positions;
+    try {
+      return await Promise.all(refs.map((ref) => read<number[]>(client, ref)));
+    } finally {
+      for (const ref of refs) letGo(client, ref);
+      client.disown(ledger, entryOfHandle(ledger));
+    }
   },
 );
 
