@@ -1,6 +1,7 @@
 /**
  * Garbage is collected when the engine likes, which no seed decides. So nothing is finalized in a simulated cluster: programs
- * let go of what they hold by saying so. Imported before anything that makes a registry.
+ * let go of what they hold by saying so, and to collect garbage is to do nothing. Imported before anything that makes a
+ * registry, or has garbage collected.
  *
  * @module
  */
@@ -13,4 +14,4 @@ class NeverFinalized {
   }
 }
 
-Object.assign(globalThis, { FinalizationRegistry: NeverFinalized });
+Object.assign(globalThis, { FinalizationRegistry: NeverFinalized, gc: () => {} });
