@@ -275,11 +275,15 @@ export class ChainLinks {
     });
     let failure: unknown;
     // The option of ws for this ends the isolate on Deno 2.6, where a request that has failed can still be late.
-    const cancelLate = this.#options.clock.after(HANDSHAKE_MS_MAX, () => socket.terminate());
+    const cancelLate = this.#options.clock.after(HANDSHAKE_MS_MAX, () => abandon(socket));
     outgoing.cancel = () => {
       cancelLate();
-      socket.terminate();
+      abandon(socket);
     };
+    socket.on("unexpected-response", (_request: unknown, response: IncomingMessage) => {
+      abandon(socket); // it is no member that listens there
+      response.destroy();
+    });
     socket.on("open", () => {
       cancelLate();
       whole(socket._socket);
@@ -376,6 +380,20 @@ function whole(socket: Socket | null): void {
   if (socket === null) return;
   socket.setNoDelay(true);
   (socket as unknown as { _writev: null })._writev = null;
+}
+
+/**
+ * Ends a connection, also one that is just being made.
+ *
+ * When a request is given up, node:http reads what is left of the response; on Deno 2.6 it does so even if the response is
+ * an upgrade, which has nothing to be read, and the failure ends the isolate. And a socket that comes of an upgrade all the
+ * same is nobody's.
+ */
+function abandon(socket: WebSocket): void {
+  const request = socket._req;
+  if (request?.res) request.res._dumped = true;
+  request?.once("upgrade", (_response: unknown, late: Socket) => late.destroy());
+  socket.terminate();
 }
 
 /** A checksum as text, as which it can end messages of both kinds: 8 hexadecimal digits. */

@@ -11,6 +11,8 @@ export class WebSocket extends EventEmitter {
   constructor(url: string, options: object);
   readonly readyState: number;
   readonly bufferedAmount: number;
+  /** The request for the upgrade, until that is done; with the response, and whether what is left of it is not to be read. */
+  readonly _req: EventEmitter & { readonly res?: { _dumped: boolean } } | null;
   /** The connection underneath. */
   readonly _socket: Socket | null;
   send(data: string | Uint8Array): void;

@@ -5,6 +5,7 @@
  * @module
  */
 
+import http from "node:http";
 import { crc32 } from "node:zlib";
 import { assertEquals } from "@std/assert";
 // @ts-types="../gcs/ws.d.ts"
@@ -218,6 +219,57 @@ Deno.test("an address where nobody answers, though somebody listens, is asked ag
   try {
     a.links.dial(`127.0.0.1:${(listener.addr as Deno.NetAddr).port}`);
     while (conns.length < 3) conns.push(await listener.accept());
+  } finally {
+    a.links.close();
+    listener.close();
+    for (const conn of conns) conn.close();
+  }
+});
+
+Deno.test("a member that is given up between its answer and the connection is dialled again", async () => {
+  const clock = new FakeClock();
+  const [a, b] = [new Member("a", { clock }), new Member("b")];
+  for (const each of [a, b]) await each.links.listen();
+  let givenUp = 0;
+  const { request } = http;
+  // The answer is there, and what follows it is not: here all waiting ends.
+  http.request = ((...its: Parameters<typeof request>) => {
+    const made = request(...its);
+    let response: unknown;
+    return Object.defineProperty(made, "res", {
+      get: () => response,
+      set: (value: unknown) => {
+        response = value;
+        if (givenUp++ < 3) queueMicrotask(() => clock.pass(5_000));
+      },
+    });
+  }) as typeof request;
+  try {
+    a.links.dial(addressOf(b));
+    await b.until(() => b.received.length > 0, () => {
+      clock.pass(500);
+      a.links.send("b", "x");
+    });
+    assertEquals(givenUp > 3, true);
+  } finally {
+    http.request = request;
+    for (const each of [a, b]) each.links.close();
+  }
+});
+
+Deno.test("an address where something else answers is asked again", async () => {
+  const a = new Member("a");
+  await a.links.listen();
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const conns: Deno.Conn[] = [];
+  try {
+    a.links.dial(`127.0.0.1:${(listener.addr as Deno.NetAddr).port}`);
+    while (conns.length < 3) {
+      const conn = await listener.accept();
+      conns.push(conn);
+      await conn.read(new Uint8Array(4096));
+      await conn.write(new TextEncoder().encode("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nsome of it"));
+    }
   } finally {
     a.links.close();
     listener.close();
