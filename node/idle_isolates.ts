@@ -62,7 +62,11 @@ export class IdleIsolates {
     return idle.slice(0, Math.max(0, isolates.length - this.floor(now)));
   }
 
-  /** @returns The numbers of those that are to collect garbage: each once, when it has rested for a moment. */
+  /**
+   * Of the isolates that {@link toEnd} was told of last.
+   *
+   * @returns The numbers of those that are to collect garbage: each once, when it has rested for a moment.
+   */
   toCollect(now: number): number[] {
     const numbers: number[] = [];
     for (const [number, since] of this.#busyAt) {

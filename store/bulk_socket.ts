@@ -1,9 +1,9 @@
 /**
  * A TCP connection whose bytes the library moves, to and from objects: what bulk transfers are made of.
  *
- * The library finds the socket by the connection's addresses and takes a descriptor of its own for it. A piece of an object is one call,
- * on a thread of the pool that the engine has for such calls. They have no deadline, so `close` ends them, and there are
- * only so many at once: a node whose peers all fall silent must still spill, and read files.
+ * The library finds the socket by the connection's addresses and takes a descriptor of its own for it. A piece of an object
+ * is one call, on a thread of the pool that the engine has for such calls. They have no deadline, so `close` ends them, and
+ * there are only so many at once: a node whose peers all fall silent must still spill, and read files.
  *
  * @module
  */

@@ -8,14 +8,14 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
-import { hex, type ObjectId, putId, type TaskId, taskIdFromHex } from "../core/ids.ts";
+import { type ObjectId, putId } from "../core/ids.ts";
 import { PULL_PIECE_BYTES } from "../core/limits.ts";
-import { Transfers } from "../node/transfer.ts";
+import type { Transfers } from "../node/transfer.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
 import { plainTcp } from "../transport/tcp.ts";
+import { idOf, transfersOf } from "./transferring.ts";
 
-const idOf = (n: number): TaskId => taskIdFromHex(n.toString(16).padStart(32, "0"));
 const objectOf = (n: number): ObjectId => putId(idOf(1000), n);
 const SIZE = 2 * PULL_PIECE_BYTES + 3 * 1024 * 1024 + 5;
 
@@ -63,19 +63,7 @@ class Network implements AsyncDisposable {
 
   #add(n: number, objects: number): void {
     const store = ObjectStore.create(raystoreLibrary(), { capacity: 2 * objects * this.size + 1024 * 1024 });
-    const transfers = new Transfers({
-      id: idOf(n),
-      store,
-      token: "7".repeat(64),
-      clock: systemClock,
-      log: () => {},
-      provide: async (id) => {
-        if (!store.has(id)) await this.pulls.get(n);
-        return store.has(id);
-      },
-      makeRoom: () => Promise.resolve(undefined),
-      dial: async (node) => await this.#dial(Number(`0x${hex(node)}`)),
-    });
+    const transfers = transfersOf(n, store, this.pulls, (to) => this.#dial(to));
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     this.#running.push((async () => {
       for await (const conn of listener) this.#running.push(transfers.serve(conn));

@@ -7,15 +7,15 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
-import { hex, putId, type TaskId, taskIdFromHex } from "../core/ids.ts";
+import { hex, putId, type TaskId } from "../core/ids.ts";
 import { PULL_PIECE_BYTES } from "../core/limits.ts";
 import { FANOUT, Spread } from "../node/spread.ts";
-import { Transfers } from "../node/transfer.ts";
+import type { Transfers } from "../node/transfer.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
 import { type ByteStream, streamPair } from "../transport/channel.ts";
+import { idOf, transfersOf } from "./transferring.ts";
 
-const idOf = (n: number): TaskId => taskIdFromHex(n.toString(16).padStart(32, "0"));
 const OBJECT = putId(idOf(1000), 0);
 const SIZE = 3 * PULL_PIECE_BYTES - 12345;
 
@@ -48,21 +48,7 @@ class Network implements Disposable {
     const store = ObjectStore.create(raystoreLibrary(), { capacity: 2 * SIZE });
     this.stores.push(store);
     this.sent.push(0);
-    this.transfers.push(
-      new Transfers({
-        id: idOf(n),
-        store,
-        token: "7".repeat(64),
-        clock: systemClock,
-        log: () => {},
-        provide: async (id) => {
-          if (!store.has(id)) await this.pulls.get(n);
-          return store.has(id);
-        },
-        makeRoom: () => Promise.resolve(undefined),
-        dial: async (node) => await Promise.resolve(this.#dial(Number(`0x${hex(node)}`))),
-      }),
-    );
+    this.transfers.push(transfersOf(n, store, this.pulls, (to) => this.#dial(to)));
   }
 
   /** Nodes that cannot be reached any more. */
