@@ -65,6 +65,8 @@ export interface JournalServices {
   release(actor: NodeActor, before: number): void;
   /** The actor is another node's by now: what it did here since is to be heard of by nobody. */
   fenced(actor: NodeActor): void;
+  /** Another actor took its name while this node was given up: it is not to be, and nobody has heard of it. */
+  nameLost(actor: NodeActor): void;
 }
 
 /** A state that is to be written. */
@@ -163,12 +165,17 @@ export class ActorJournals {
     const put = split(bytes).map((piece, i) => ({ part: `made/${number(i)}`, bytes: piece }));
     journal.whole = true;
     journal.made = put.length;
-    this.#track(
-      this.#node.registry.enter(actor.id, place, { put, delete: [] }).then((revision) => {
-        entered.resolve(revision);
-        if (revision === undefined) this.#fenced(journal);
-      }, () => entered.resolve(undefined)),
-    );
+    const { registry } = this.#node;
+    const enter = async () => {
+      const revision = await registry.enter(actor.id, place, { put, delete: [] });
+      if (revision === undefined) this.#fenced(journal);
+      else if (place.name !== "" && !await registry.confirmName(place.namespace, place.name, actor.id)) {
+        await registry.remove(actor.id, revision, put.map(({ part }) => part));
+        if (!journal.ended) this.#close(journal);
+        this.#node.nameLost(actor);
+      } else return revision;
+    };
+    this.#track(enter().then(entered.resolve, () => entered.resolve(undefined)));
   }
 
   /** A call is sent to its actor for the first time. */

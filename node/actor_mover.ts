@@ -123,6 +123,11 @@ export class ActorMover {
       return;
     }
     this.homeless.delete(id);
+    if (place.name !== "" && !await registry.confirmName(place.namespace, place.name, id)) {
+      // Its node was given up, and another actor took the name, before it had its record: nobody has heard of it.
+      await registry.remove(id, revision);
+      return;
+    }
     const moved = { ...place, node: hex(target), moves: place.moves + 1 };
     if (await registry.assign(id, revision, moved)) {
       const [from, to] = [place.node.slice(0, 8), moved.node.slice(0, 8)];

@@ -50,6 +50,11 @@ export interface JournalChange {
 export interface ActorRegistry {
   /** Reserves a name. `lasting` of an actor that is to survive its node: then the name does as well. */
   reserveName(namespace: string, name: string, actor: FoundActor, lasting: boolean): Promise<boolean>;
+  /**
+   * Makes a lasting name certain, once the actor's record is there: only a record keeps a name of a node that was given up,
+   * so another may have taken it before; from now on none can. @returns Whether it is this actor's.
+   */
+  confirmName(namespace: string, name: string, actor: TaskId): Promise<boolean>;
   releaseName(namespace: string, name: string, actor: TaskId): void;
   findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
   /**
@@ -182,6 +187,16 @@ export function actorRegistry(
         if (other.id === actor.id && other.node === self) return true;
         if (!await isLeft(other)) return false;
         if (await put(entry.revision)) return true;
+      }
+    },
+    async confirmName(namespace, name, actor) {
+      const key = nameKey(namespace, name);
+      for (;;) {
+        const entry = await surely(() => gcs.get(key));
+        if (entry === undefined || entryOf(entry.value).id !== hex(actor)) return false;
+        // Whoever found it left, and is about to take it, has the revision before.
+        const { value, revision } = entry;
+        if (await surely(() => gcs.put(key, value, revision)) !== undefined) return true;
       }
     },
     releaseName(namespace, name, actor) {

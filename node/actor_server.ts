@@ -37,16 +37,9 @@ import { groupGone } from "../core/groups.ts";
 import { unreachable } from "../core/unreachable.ts";
 import type { Shape } from "../scheduler/resources.ts";
 import { pack } from "../store/serialize.ts";
-import {
-  callFailure,
-  deathOf,
-  nameKey,
-  nameTaken,
-  readRecord,
-  unknownActor,
-  unschedulable,
-} from "./actor_errors.ts";
+import { callFailure, deathOf, nameTaken, readRecord, unknownActor, unschedulable } from "./actor_errors.ts";
 import { ActorJournals } from "./actor_journal.ts";
+import { ActorNames } from "./actor_names.ts";
 import { ActorPlaces } from "./actor_places.ts";
 import type { ActorServices } from "./actor_services.ts";
 import { CallRecord, currentCall, isLasting, NodeActor, sequential } from "./actor_records.ts";
@@ -61,7 +54,7 @@ export class ActorServer {
   readonly #node: ActorServices;
   readonly #table = new ActorTable<NodeActor, CallRecord>();
   readonly #actors = new Map<TaskId, NodeActor>();
-  readonly #names = new Map<string, NodeActor>();
+  readonly #names: ActorNames;
   /** Actors that the passing of time means something to. */
   readonly #timed = new Set<NodeActor>();
   readonly #places: ActorPlaces;
@@ -87,6 +80,7 @@ export class ActorServer {
       (call) => node.forgotten(call),
       () => node.now(),
     );
+    this.#names = new ActorNames(node, (actor, reason) => this.#kill(actor, reason));
     this.#places = new ActorPlaces(
       node,
       (actor) => this.#step({ type: "placed", actor, now: node.now() }),
@@ -99,6 +93,10 @@ export class ActorServer {
       registry,
       answers: this.#answers,
       fenced: (actor) => this.#surrender(actor),
+      nameLost: (actor) => {
+        this.#names.lost(actor);
+        node.flush();
+      },
       release: (actor, before) => this.#release(actor, before),
     });
     this.#answers.dropped = (actor, call) => journals.forgotten(actor, call);
@@ -157,32 +155,13 @@ export class ActorServer {
       if (late.length > 0) this.#node.awaitArguments(creation, late);
       else this.#created(actor);
     };
-    if (settings.name === "") return begin();
-    this.#names.set(nameKey(settings.namespace, settings.name), actor);
-    const { registry } = this.#node;
-    if (registry === undefined) return begin();
-    // Calls wait until it is known that no other node has the name.
-    const { module, name } = fn.address;
-    const { namespace, name: own } = settings;
-    registry.reserveName(namespace, own, { id: hex(id), module, name }, isLasting(actor)).then((free) => {
-      if (actor.state === "dead") return registry.releaseName(namespace, own, id);
-      if (free) begin();
-      else {
-        const failure = nameTaken(settings);
-        actor.failure = failure;
-        this.#kill(actor, failure.message);
-      }
-      this.#node.flush();
-    }, (error: Error) => {
-      this.#kill(actor, `its name could not be reserved: ${error.message}`);
-      this.#node.flush();
-    });
+    this.#names.take(actor, begin);
   }
 
   /** An actor's constructor has its arguments. */
   #created(actor: NodeActor): void {
     if (isLasting(actor)) this.journals?.enter(actor);
-    this.#step({ type: "created", actor, now: this.#node.now() });
+    this.#names.whenCertain(actor, () => this.#step({ type: "created", actor, now: this.#node.now() }));
   }
 
   /** Why an actor cannot be. */
@@ -191,9 +170,7 @@ export class ActorServer {
     if (!this.#node.pool.couldEverFit(actor.asked) || !this.#node.mayBeHere(settings.placement)) {
       return unschedulable(actor, this.#node.pool.total());
     }
-    if (settings.name !== "" && this.#names.has(nameKey(settings.namespace, settings.name))) {
-      return nameTaken(settings);
-    }
+    if (this.#names.isTaken(settings)) return nameTaken(settings);
     if (!settings.linked) return undefined;
     if (!(parent instanceof CallRecord)) {
       return new UsageError(
@@ -335,7 +312,7 @@ export class ActorServer {
   restored(actor: NodeActor, log: readonly (CallRecord | undefined)[]): void {
     const { settings } = actor;
     this.#actors.set(actor.id, actor);
-    if (settings.name !== "") this.#names.set(nameKey(settings.namespace, settings.name), actor);
+    this.#names.set(actor);
     if (settings.virtual || settings.checkpointMs > 0) this.#timed.add(actor);
     this.#step({ type: "restored", actor, log, now: this.#node.now() });
   }
@@ -352,8 +329,7 @@ export class ActorServer {
     this.#timed.delete(actor);
     if (actor.checkpoint !== undefined) this.#node.directory.unuse(actor.checkpoint);
     actor.checkpoint = undefined;
-    const key = nameKey(actor.settings.namespace, actor.settings.name);
-    if (this.#names.get(key) === actor) this.#names.delete(key);
+    this.#names.delete(actor);
     if (!actor.creation.finished) calls.unshift(actor.creation);
     this.#node.surrendered(actor.id, calls);
     const { virtual, detached } = actor.settings;
@@ -392,19 +368,8 @@ export class ActorServer {
   }
 
   /** Answers who has a name; the asker then holds the actor. */
-  find(client: Client, { request, namespace, name }: Extract<ToNode, { type: "findActor" }>): void {
-    const actor = this.#names.get(nameKey(namespace, name));
-    if (actor !== undefined) {
-      const { module, name: className } = actor.creation.fn.address;
-      this.#node.directory.retain(client.id, [actor.id as string as ObjectId]);
-      return this.#reply(client, request, { id: hex(actor.id), module, name: className });
-    }
-    const { findName } = this.#node;
-    if (findName === undefined) return this.#reply(client, request, null);
-    findName(client, namespace, name).catch(() => undefined).then((found) => {
-      if (this.#node.clients.has(client.id)) this.#reply(client, request, found ?? null);
-      this.#node.flush();
-    });
+  find(client: Client, message: Extract<ToNode, { type: "findActor" }>): void {
+    this.#names.find(client, message);
   }
 
   /** Answers when an actor is dead. */
@@ -845,9 +810,7 @@ export class ActorServer {
     const { settings, creation } = actor;
     const { directory } = this.#node;
     this.#timed.delete(actor);
-    const key = nameKey(settings.namespace, settings.name);
-    if (settings.name !== "" && this.#names.get(key) === actor) {
-      this.#names.delete(key);
+    if (this.#names.delete(actor)) {
       this.#node.registry?.releaseName(settings.namespace, settings.name, actor.id);
     }
     if (!creation.finished) {

@@ -299,6 +299,7 @@ function journals() {
       isLocal: () => true,
       release: () => {},
       fenced: () => {},
+      nameLost: () => {},
     } satisfies JournalServices,
   );
   const shapes = new Shapes(), definitions = new Definitions(shapes);

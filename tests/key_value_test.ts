@@ -8,7 +8,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { assert } from "../core/assert.ts";
-import { systemClock } from "../core/clock.ts";
 import { ProtocolError } from "../core/errors.ts";
 import { taskIdFromBytes } from "../core/ids.ts";
 import {
@@ -18,12 +17,9 @@ import {
   readKeyValueRequest,
   writeKeyValueRequest,
 } from "../core/key_value.ts";
-import { GcsClient } from "../gcs/client.ts";
-import { MemoryStorage } from "../gcs/memory_storage.ts";
-import { GcsServer, type TransactionalStorage } from "../gcs/server.ts";
 import { clusterTable, type KeyValueTable, localTable } from "../node/key_value.ts";
 import { actor, get, init, kv, put, SerializationError, UsageError } from "../runtime/mod.ts";
-import { streamPair } from "../transport/channel.ts";
+import { ControlStore } from "./control_store.ts";
 import { until } from "./fixtures/files.ts";
 import { count } from "./fixtures/keys.ts";
 
@@ -156,13 +152,6 @@ Deno.test("what others send for a request is checked", () => {
   assertThrows(() => readKeyValueRequest(new Uint8Array(0)), ProtocolError);
 });
 
-/** Memory with transactions that cannot fail. */
-class Transactional extends MemoryStorage implements TransactionalStorage {
-  transaction<T>(body: () => T): T {
-    return body();
-  }
-}
-
 /** What was done to a table: on which key, and on which condition, as how many changes ago the key had its version. */
 const step = fc.record({
   kind: fc.constantFrom("put", "delete", "get", "list", "watch"),
@@ -173,31 +162,10 @@ const step = fc.record({
 Deno.test("the table of a node that is alone does what the control store's does", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
-      const server = new GcsServer({
-        cluster: taskIdFromBytes(new Uint8Array(16).fill(1)),
-        token: "t",
-        storages: [new Transactional(), new Transactional()],
-        clock: systemClock,
-        log: () => {},
-      });
-      const client = new GcsClient({
-        id: taskIdFromBytes(new Uint8Array(16).fill(2)),
-        token: "t",
-        clock: systemClock,
-        connect: () => {
-          const [here, there] = streamPair();
-          server.accept(there);
-          return Promise.resolve(here);
-        },
-      });
-      await client.start();
-      try {
-        const [a, b] = [await observe(steps, clusterTable(client)), await observe(steps, localTable())];
-        assertEquals(a, b);
-      } finally {
-        client.close();
-        server.close();
-      }
+      using store = new ControlStore();
+      const there = clusterTable(await store.client(taskIdFromBytes(new Uint8Array(16).fill(2))));
+      const [a, b] = [await observe(steps, there), await observe(steps, localTable())];
+      assertEquals(a, b);
     }),
     { numRuns: 60 },
   );

@@ -59,6 +59,7 @@ function silentNode(
       programsRun: () => false,
       registry: {
         reserveName: never,
+        confirmName: never,
         releaseName: () => {},
         findName: never,
         virtualHome: never,

@@ -1,0 +1,133 @@
+/**
+ * Names of actors that survive their node, which are one actor's in a whole cluster, whatever becomes of the nodes between
+ * the steps in which an actor comes to its name.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import { systemClock } from "../core/clock.ts";
+import { hex, type TaskId, taskIdFromBytes } from "../core/ids.ts";
+import { ActorMover } from "../node/actor_mover.ts";
+import { type ActorPlace, type ActorRegistry, actorRegistry } from "../node/actor_registry.ts";
+import { Leases } from "../node/leases.ts";
+import { ControlStore } from "./control_store.ts";
+
+const NOTHING = { put: [], delete: [] };
+
+function idOf(n: number): TaskId {
+  return taskIdFromBytes(new Uint8Array(16).fill(n));
+}
+
+/** A node, which can be given up: then the store does not have it any more, whatever it believes. */
+class Node {
+  readonly registry: ActorRegistry;
+  readonly id: TaskId;
+  readonly enter: () => Promise<void>;
+  readonly leave: () => Promise<void>;
+
+  constructor(n: number, client: Awaited<ReturnType<ControlStore["client"]>>) {
+    this.id = idOf(n);
+    const key = `node/${hex(this.id)}`;
+    this.registry = actorRegistry(client, new Leases(client, () => {}), hex(this.id), "job/");
+    this.enter = async () => void await client.put(key, new Uint8Array());
+    this.leave = async () => void await client.delete(key);
+  }
+
+  /** An actor takes the name. */
+  take(actor: TaskId): Promise<boolean> {
+    return this.registry.reserveName("default", "hits", { id: hex(actor), module: "m", name: "A" }, true);
+  }
+
+  /** Its record is written. @returns The revision. */
+  async record(actor: TaskId): Promise<number> {
+    const place: ActorPlace = {
+      node: hex(this.id),
+      moves: 0,
+      job: hex(idOf(90)),
+      label: "A",
+      namespace: "default",
+      name: "hits",
+      outlives: true,
+      needs: { demand: {} },
+    };
+    return (await this.registry.enter(actor, place, NOTHING))!;
+  }
+
+  confirm(actor: TaskId): Promise<boolean> {
+    return this.registry.confirmName("default", "hits", actor);
+  }
+}
+
+async function nodes(store: ControlStore): Promise<[Node, Node]> {
+  const [a, b] = [new Node(1, await store.client(idOf(11))), new Node(2, await store.client(idOf(12)))];
+  for (const each of [a, b]) await each.enter();
+  return [a, b];
+}
+
+const [FIRST, SECOND] = [idOf(51), idOf(52)];
+
+Deno.test("a node that was given up before it had an actor's record has no claim to the name", async () => {
+  using store = new ControlStore();
+  const [a, b] = await nodes(store);
+  assertEquals(await a.take(FIRST), true);
+  assertEquals(await b.take(SECOND), false, "the node is there");
+  await a.leave();
+  assertEquals(await b.take(SECOND), true);
+  await a.enter();
+  await a.record(FIRST);
+  assertEquals(await a.confirm(FIRST), false);
+  await b.record(SECOND);
+  assertEquals(await b.confirm(SECOND), true);
+  assertEquals((await a.registry.findName("default", "hits"))?.id, hex(SECOND));
+});
+
+Deno.test("whoever looked before a name was certain does not take it afterwards", async () => {
+  using store = new ControlStore();
+  const [a, b] = await nodes(store);
+  assertEquals(await a.take(FIRST), true);
+  await a.leave();
+  const late = b.take(SECOND); // while it looks who has the name ...
+  await a.record(FIRST);
+  const certain = await a.confirm(FIRST);
+  assertEquals([certain, await late].filter(Boolean).length, 1);
+  assertEquals(await b.take(SECOND), !certain);
+});
+
+Deno.test("an actor that never came to its name is not moved, and one that did is", async () => {
+  for (const taken of [true, false]) {
+    using store = new ControlStore();
+    const [a, b] = await nodes(store);
+    assertEquals(await a.take(FIRST), true);
+    if (taken) {
+      await a.leave();
+      assertEquals(await b.take(SECOND), true);
+      await a.enter();
+    }
+    const revision = await a.record(FIRST);
+    await a.leave();
+    const { place } = (await b.registry.get(FIRST))!;
+    const ended = Promise.withResolvers<void>();
+    const over =
+      <Its extends unknown[], T>(work: (...its: Its) => Promise<T>) => (...its: Its): Promise<T> => {
+        const done = work(...its);
+        done.then(() => ended.resolve());
+        return done;
+      };
+    const { registry } = b;
+    const mover = new ActorMover({
+      registry: { ...registry, assign: over(registry.assign), remove: over(registry.remove) },
+      clock: systemClock,
+      actors: { places: new Map([[FIRST, { place, revision }]]), placeAgain: () => b.id },
+      leads: () => true,
+      isThere: (id) => id === hex(b.id),
+      farJobs: () => [],
+      jobGone: () => {},
+      log: () => {},
+    });
+    mover.look();
+    await ended.promise;
+    assertEquals((await registry.get(FIRST))?.place.node, taken ? undefined : hex(b.id));
+    assertEquals((await registry.findName("default", "hits"))?.id, hex(taken ? SECOND : FIRST));
+  }
+});
