@@ -57,7 +57,7 @@ Deno.test("turnover is looked at less often where collecting takes long, and aga
   assertEquals(looksOf(40), 10, "what took long once may have been interrupted");
 });
 
-Deno.test("tasks with large arguments and results do not make the engine collect its whole heap all the time", async () => {
+Deno.test("of tasks with large arguments and results the engine is asked to collect what is young", async () => {
   const program = `
     import { get, init } from "${new URL("../runtime/mod.ts", import.meta.url)}";
     import { sum, zeros } from "${new URL("./fixtures/functions.ts", import.meta.url)}";
@@ -69,7 +69,7 @@ Deno.test("tasks with large arguments and results do not make the engine collect
     stderr: "inherit",
   }).output();
   assert(success);
-  const whole = new TextDecoder().decode(stdout).split("\n").filter((line) => line.includes("Mark-Compact"));
-  // Without looking for what is young there are 26 to 65; with it, 3 to 7.
-  assert(whole.length < 18, `${whole.length} collections of the whole heap`);
+  const asked = new TextDecoder().decode(stdout).match(/Scavenge.* testing;/g) ?? [];
+  // Some 200; fewer where collecting takes long. How often the whole heap is collected then is up to the engine, and the load.
+  assert(asked.length >= 20, `${asked.length} young collections were asked for`);
 });

@@ -31,8 +31,29 @@ mod tests {
         }
     }
 
+    /// Other tests use the heap at the same time, each from a thread of its own: so this one runs in a process of its own.
     #[test]
     fn values_that_were_freed_together_leave_warm_memory() {
+        if std::env::var_os(ALONE).is_some() {
+            return leaves_warm_memory();
+        }
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "freed::tests::values_that_were_freed_together_leave_warm_memory",
+            ])
+            .args(["--test-threads=1", "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{printed}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    }
+
+    const ALONE: &str = "RAYSTORE_TEST_ALONE";
+
+    fn leaves_warm_memory() {
         assert!(keep());
         let round = || {
             let values: Vec<Vec<u8>> = (0..6).map(|i| vec![i + 1; 1 << 20]).collect();
