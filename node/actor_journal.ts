@@ -23,6 +23,7 @@
  */
 
 import type { Clock } from "../core/clock.ts";
+import type { ActorSettings } from "../core/actor_options.ts";
 import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import {
   JOURNAL_BATCH_BYTES,
@@ -145,21 +146,7 @@ export class ActorJournals {
     }
     writer.call(portable);
     const bytes = writer.bytes({ settings });
-    const { demand, alternatives, placement } = settings;
-    const place: ActorPlace = {
-      node: hex(this.#node.id),
-      moves: 0,
-      job: hex(actor.job),
-      label: settings.label,
-      namespace: settings.namespace,
-      name: settings.name,
-      outlives: settings.detached,
-      needs: {
-        demand,
-        ...(alternatives === undefined ? {} : { alternatives }),
-        ...(placement === undefined ? {} : { placement }),
-      },
-    };
+    const place = placeOf(settings, actor.job, this.#node.id, 0);
     const entered = Promise.withResolvers<number | undefined>();
     const journal = actor.journal = new Journal(actor, entered.promise);
     const put = split(bytes).map((piece, i) => ({ part: `made/${number(i)}`, bytes: piece }));
@@ -176,6 +163,25 @@ export class ActorJournals {
       } else return revision;
     };
     this.#track(enter().then(entered.resolve, () => entered.resolve(undefined)));
+  }
+
+  /**
+   * Enters an actor that another node was to make, and is not known to have: by its record, it is taken up where the record
+   * says. If there is a record by now, that one holds.
+   *
+   * @param creation How it is made; without arguments.
+   */
+  async enterFor(creation: TaskRecord, settings: ActorSettings, node: TaskId): Promise<void> {
+    const writer = new JournalWriter();
+    writer.call(this.#portable(creation, writer.homes, JOURNAL_MADE_BYTES_MAX)!);
+    const put = split(writer.bytes({ settings })).map((piece, i) => ({
+      part: `made/${number(i)}`,
+      bytes: piece,
+    }));
+    await this.#node.registry.enter(creation.id, placeOf(settings, creation.job, node, 1), {
+      put,
+      delete: [],
+    });
   }
 
   /** A call is sent to its actor for the first time. */
@@ -542,4 +548,23 @@ function split(bytes: Uint8Array): Uint8Array[] {
     pieces.push(bytes.subarray(at, at + JOURNAL_PIECE_BYTES));
   }
   return pieces;
+}
+
+/** Where an actor is. */
+export function placeOf(settings: ActorSettings, job: TaskId, node: TaskId, moves: number): ActorPlace {
+  const { demand, alternatives, placement } = settings;
+  return {
+    node: hex(node),
+    moves,
+    job: hex(job),
+    label: settings.label,
+    namespace: settings.namespace,
+    name: settings.name,
+    outlives: settings.detached,
+    needs: {
+      demand,
+      ...(alternatives === undefined ? {} : { alternatives }),
+      ...(placement === undefined ? {} : { placement }),
+    },
+  };
 }

@@ -70,10 +70,13 @@ export class ActorNames {
     );
   }
 
-  /** Calls back when an actor's name is certain, which it is with its record; never, if it dies before. */
+  /**
+   * Calls back when it is certain that an actor is the one of its name, or of its key: it is with its record; never, if it
+   * dies before.
+   */
   whenCertain(actor: NodeActor, begin: () => void): void {
     const { journal, settings } = actor;
-    if (journal === undefined || settings.name === "") return begin();
+    if (journal === undefined || settings.name === "" && !settings.virtual) return begin();
     journal.entered.then((revision) => {
       if (revision === undefined || actor.state === "dead") return;
       begin();

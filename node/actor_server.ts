@@ -148,7 +148,7 @@ export class ActorServer {
       actor.failure = refused;
       return this.#kill(actor, refused.message);
     }
-    if (settings.virtual) this.#node.finish(creation, [NOTHING]);
+    if (this.#node.faults.has("made-unrecorded") && settings.virtual) this.#node.finish(creation, [NOTHING]);
     const begin = () => {
       // Some may have come while the name was asked for.
       const late = missing.filter((object) => this.#node.directory.get(object)?.outcome === undefined);
@@ -161,7 +161,11 @@ export class ActorServer {
   /** An actor's constructor has its arguments. */
   #created(actor: NodeActor): void {
     if (isLasting(actor)) this.journals?.enter(actor);
-    this.#names.whenCertain(actor, () => this.#step({ type: "created", actor, now: this.#node.now() }));
+    this.#names.whenCertain(actor, () => {
+      const { creation, settings } = actor;
+      if (settings.virtual && !creation.finished) this.#node.finish(creation, [NOTHING]);
+      this.#step({ type: "created", actor, now: this.#node.now() });
+    });
   }
 
   /** Why an actor cannot be. */

@@ -16,6 +16,7 @@
  */
 
 import { type RaydError, WorkerCrashedError } from "../core/errors.ts";
+import type { ActorSettings } from "../core/actor_options.ts";
 import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
 import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
 import { bundleOf } from "../core/bundles.ts";
@@ -54,6 +55,8 @@ export interface ClusterServices {
   hasActor(id: TaskId): boolean;
   /** Where an actor is that survives its node, as the control store says. */
   locate(id: TaskId): Promise<Located | undefined>;
+  /** Has an actor taken up on a node by what the control store is told of it, unless there is one by now. */
+  enterFor(creation: TaskRecord, settings: ActorSettings, node: TaskId): void;
   /** A call that was to go elsewhere is one of an actor that has come here. */
   takeOver(call: CallRecord): void;
   killHere(actor: TaskId, restart: boolean): void;

@@ -20,6 +20,7 @@ import { IDLE_ONLY_MS } from "../scheduler/balance.ts";
 import { pack } from "../store/serialize.ts";
 import { unknownActor } from "./actor_errors.ts";
 import { CallRecord, type NodeActor } from "./actor_records.ts";
+import { placeOf } from "./actor_journal.ts";
 import type { ActorPlace } from "./actor_registry.ts";
 import type { FarCall } from "./answers.ts";
 import type { ClusterServices } from "./cluster.ts";
@@ -35,8 +36,13 @@ interface Saying {
   go(remote: Remote): void;
   /** It has come to this node. */
   here(): void;
-  /** There is no such actor, or not any more. @returns Whether it is made again, and what comes after this can be said. */
-  gone(): boolean;
+  /**
+   * There is no such actor, or not any more.
+   *
+   * @returns Whether it is made again, and what comes after this can be said; or that this, and what comes after, waits for
+   * it to be told of.
+   */
+  gone(): boolean | "waits";
 }
 
 /** Where an actor is that survives its node. */
@@ -224,8 +230,9 @@ export class FarActors {
     const waiting = this.#waiting.get(id) ?? [];
     this.#waiting.delete(id);
     for (let i = 0; i < waiting.length; i++) {
-      if (!waiting[i]!.gone()) continue;
-      const rest = waiting.slice(i + 1);
+      const again = waiting[i]!.gone();
+      if (again === false) continue;
+      const rest = waiting.slice(again === "waits" ? i : i + 1);
       if (rest.length > 0) this.#waiting.set(id, rest);
       this.#go(id);
       break;
@@ -337,6 +344,7 @@ export class FarActors {
           this.#node.fail(task, unavailable(task, name));
           return false;
         }
+        if (settings.virtual) return this.#enter(task, settings);
         const target = this.#links.place(task, Infinity);
         if (target !== undefined) create(target);
         else this.#wait(task, settings, create);
@@ -377,18 +385,31 @@ export class FarActors {
     const create = (remote: Remote) => this.#createAt(remote, task, settings);
     const remote = node === undefined ? undefined : this.#links.byNode(node);
     if (remote !== undefined) return create(remote);
-    const gone = () => {
-      const why = node === undefined
-        ? "which node has it cannot be asked, as the control store is away"
-        : `it is on node ${hex(node).slice(0, 8)}, to which there is no connection now`;
-      this.#node.fail(
-        task,
-        new ActorUnavailableError(`Actor ${settings.label} cannot be had: ${why}. Try again later`),
-      );
-      return false;
-    };
-    if (node === undefined) return void gone();
-    this.#say(task.id, { go: create, here: () => this.#node.finish(task, [NOTHING]), gone });
+    if (node === undefined) {
+      const why = "which node has it cannot be asked, as the control store is away";
+      const text = `Actor ${settings.label} cannot be had: ${why}. Try again later`;
+      return void this.#node.fail(task, new ActorUnavailableError(text));
+    }
+    this.#say(task.id, {
+      go: create,
+      here: () => this.#node.finish(task, [NOTHING]),
+      gone: () => task.finished ? false : this.#enter(task, settings),
+    });
+  }
+
+  /**
+   * Whoever was to make an actor of `get(key)` is gone, and has not told the control store of it: so nobody has heard of what
+   * it did, and it is entered from here. Of several who do so the first one counts; the actor is then taken up as one that
+   * was moved.
+   */
+  #enter(task: TaskRecord, settings: ActorSettings): "waits" | true {
+    const target = this.placeAgain(placeOf(settings, task.job, this.#node.id, 1));
+    if (target === undefined) {
+      this.#wait(task, settings, (remote) => this.#createAt(remote, task, settings));
+      return true;
+    }
+    this.#node.enterFor(task, settings, target);
+    return "waits";
   }
 
   /** Where an actor goes; `undefined` while no node can have it. */

@@ -44,8 +44,8 @@ import type { FunctionEntry } from "./tasks.ts";
 
 const DRAIN_LOOK_MS = 20;
 
-/** How long a client waits to be told which node has an actor. */
-const HOME_MS_MAX = 5_000;
+/** How long a client waits to be told which node has an actor: longer than the control store is away if it comes back. */
+const HOME_MS_MAX = 60_000;
 const NO_BYTES = new Uint8Array(0);
 
 /** One node. */

@@ -104,6 +104,10 @@ export function clusterServices(node: NodeParts): ClusterServices {
     },
     hasActor: (id) => node.actors.has(id),
     locate: (id) => options.abroad!.registry.get(id),
+    enterFor: (creation, settings, at) =>
+      node.actors.journals!.enterFor(creation, settings, at).catch(() => {
+        // The connection is closed for good: the node is ending.
+      }),
     takeOver: (call) => node.actors.takeOver(call),
     killHere: (actor, restart) => node.actors.kill(actor, restart),
     awaitDeathHere: (client, request, actor) => node.actors.awaitDeath(client, request, actor),
