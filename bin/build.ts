@@ -6,6 +6,10 @@
  * loading five. Modules find each other's files by `import.meta.url`, so each keeps its own: the merged code is laid out
  * flat, with small stand-ins where entry modules were.
  *
+ * What a process reads of its own archive it holds in memory as long as it runs. So native files, which are needed only
+ * until they are extracted (store/assets.ts), do not lie there, but behind the runtime that the archive is put on; the
+ * system reads no more of an executable than what its head names.
+ *
  * Run by `bin/build` as `build.ts DENO` or `build.ts --assets-only`.
  *
  * @module
@@ -15,6 +19,7 @@ import esbuild, { type Plugin } from "esbuild";
 import { ImportMap } from "../cli/import_map.ts";
 import { resolver } from "../cli/resolver.ts";
 import { ADDON_SYMBOL } from "../gcs/config.ts";
+import { CARRIED, type Carried } from "../store/assets.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 const ASSETS = `${ROOT}/dist/assets`;
@@ -45,7 +50,10 @@ async function main(argument: string | undefined): Promise<void> {
   await esbuild.stop();
 }
 
-/** Native files, each with its hash beside it. */
+/** Native files. */
+const NATIVE = ["libraystore.so", "esbuild", "lmdb.node"];
+
+/** Gathers native files, each with its hash beside it. */
 async function gatherNative(): Promise<void> {
   const platform = `@esbuild/${Deno.build.os}-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}`;
   const packages = await Deno.realPath(`${ROOT}/node_modules/esbuild`);
@@ -228,7 +236,31 @@ async function copyFiles(from: string, to: string): Promise<void> {
  */
 const V8_FLAGS = "--single-threaded-gc,--expose-gc";
 
+/**
+ * Puts the native files behind the runtime, and takes them out of what is to be archived.
+ *
+ * @param denort The runtime. @returns The runtime with the files.
+ */
+async function carry(denort: string): Promise<string> {
+  const carrying = `${ROOT}/dist/.denort`;
+  await Deno.copyFile(denort, carrying);
+  using file = await Deno.open(carrying, { append: true });
+  const places: Record<string, Carried> = {};
+  let { size: offset } = await file.stat();
+  for (const name of NATIVE) {
+    const bytes = await Deno.readFile(`${ASSETS}/${name}`);
+    for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+    places[name] = { offset, size: bytes.length };
+    offset += bytes.length;
+    await Deno.remove(`${STAGE}/dist/assets/${name}`);
+  }
+  await Deno.writeTextFile(`${STAGE}/dist/assets/${CARRIED}`, JSON.stringify(places));
+  return carrying;
+}
+
 async function compile(deno: string): Promise<void> {
+  const denort = Deno.env.get("DENORT_BIN");
+  const carrying = denort === undefined ? undefined : await carry(denort);
   const entries = Object.keys(ENTRIES).filter((source) => source.includes("/"));
   const output = `${ROOT}/dist/.rayd.new`;
   // No code cache: it gained nothing measurable, and it leaves a file in the directory for temporary files.
@@ -241,12 +273,14 @@ async function compile(deno: string): Promise<void> {
       ...["--include", "dist/assets", "main.js"],
     ],
     cwd: STAGE,
+    ...(carrying === undefined ? {} : { env: { DENORT_BIN: carrying } }),
     stdin: "null",
     stdout: "inherit",
     stderr: "inherit",
   }).output();
   if (code !== 0) throw new Error(`deno compile ended with status ${code}`);
   await Deno.rename(output, `${ROOT}/dist/rayd`);
+  if (carrying !== undefined) await Deno.remove(carrying);
   await Deno.remove(STAGE, { recursive: true });
 }
 

@@ -11,6 +11,15 @@ import { UsageError } from "../core/errors.ts";
 /** Where the executable keeps what it carries. */
 const EMBEDDED = new URL("../dist/assets/", import.meta.url);
 
+/** Names the file that says where native files lie in the executable; if there is none, they are among the assets. */
+export const CARRIED = "carried.json";
+
+/** Where a file lies in the executable, in bytes. */
+export interface Carried {
+  readonly offset: number;
+  readonly size: number;
+}
+
 /**
  * The path of a carried file, written out if it was not yet. Safe when many processes do it at once.
  *
@@ -27,12 +36,32 @@ export function extractAsset(name: string, executable = false): string {
   } catch {
     // Not there yet.
   }
-  const bytes = Deno.readFileSync(new URL(name, EMBEDDED));
+  const bytes = readAsset(name);
   const temporary = Deno.makeTempFileSync({ dir: directory, prefix: `.${name}-` });
   Deno.writeFileSync(temporary, bytes);
   Deno.chmodSync(temporary, executable ? 0o700 : 0o600);
   Deno.renameSync(temporary, target);
   return target;
+}
+
+function readAsset(name: string): Uint8Array {
+  let places: Readonly<Record<string, Carried>>;
+  try {
+    places = JSON.parse(Deno.readTextFileSync(new URL(CARRIED, EMBEDDED)));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return Deno.readFileSync(new URL(name, EMBEDDED));
+    throw error;
+  }
+  const { offset, size } = places[name]!;
+  using file = Deno.openSync(Deno.execPath());
+  file.seekSync(offset, Deno.SeekMode.Start);
+  const bytes = new Uint8Array(size);
+  for (let length = 0; length < size;) {
+    const more = file.readSync(bytes.subarray(length));
+    if (more === null) throw new UsageError(`${Deno.execPath()} was cut off: get rayd anew`);
+    length += more;
+  }
+  return bytes;
 }
 
 /** The user's private cache directory of rayd, made if need be: `RAYD_CACHE`, or in the XDG cache directory. */
