@@ -717,6 +717,7 @@ export class ActorServer {
     if (isolate?.client === undefined || call.phase !== "sent") return;
     this.#node.define(isolate, call);
     const handle = this.#execution();
+    isolate.nextExecution++;
     isolate.residents!.calls.set(handle, call);
     isolate.client.job = call.job;
     call.execution = handle;
@@ -750,6 +751,7 @@ export class ActorServer {
     const { isolate } = actor;
     if (isolate?.client === undefined) return;
     const handle = this.#execution();
+    isolate.nextExecution++;
     isolate.residents!.works.set(handle, { actor, kind });
     this.#node.send(isolate.client, message(handle));
   }

@@ -5,8 +5,8 @@
  * what had to be started beyond that, as many tasks waited for others, goes after a while. When no program has run for a
  * while, all go. They come back when a program connects, anywhere.
  *
- * One that stays collects its garbage once it has rested for a moment: otherwise actors and objects that its last task had
- * a Ref of would live for as long as nothing is done there.
+ * One that stays collects its garbage once it has rested for a moment, be it one for tasks or for actors: otherwise actors
+ * and objects that its last task, or call, had a Ref of would live for as long as nothing is done there.
  *
  * Pure.
  *
@@ -15,19 +15,29 @@
 
 import { ISOLATE_COLLECT_MS, ISOLATE_IDLE_MS, PROGRAM_IDLE_MS } from "../core/limits.ts";
 
-/** An isolate for tasks. */
+/** An isolate. */
 export interface IdleCandidate {
   readonly number: number;
+  /** Whether it is for tasks; others end with the actors that they carry. */
+  readonly forTasks: boolean;
   /** Whether it runs something, or is starting. */
   readonly busy: boolean;
+  /** How much it was given to do so far: it has worked if this is more than before. */
+  readonly given: number;
+}
+
+interface Rest {
+  /** Since when there was nothing to do. */
+  since: number;
+  given: number;
+  readonly forTasks: boolean;
+  collected: boolean;
 }
 
 /** Remembers since when nothing was to be done. */
 export class IdleIsolates {
   readonly #warm: number;
-  readonly #busyAt = new Map<number, number>();
-  /** Since when those had nothing to do that have collected their garbage since. */
-  readonly #collected = new Map<number, number>();
+  readonly #rests = new Map<number, Rest>();
   #programAt: number;
 
   /** @param warm How many are kept ready for programs. @param now The time, in milliseconds. */
@@ -46,20 +56,19 @@ export class IdleIsolates {
     this.#programAt = now;
   }
 
-  /** @param isolates All there are for tasks. @returns The numbers of those that are to end. */
+  /** @param isolates All there are. @returns The numbers of those that are to end. */
   toEnd(now: number, isolates: readonly IdleCandidate[]): number[] {
     const there = new Set(isolates.map(({ number }) => number));
-    for (const number of [...this.#busyAt.keys()]) {
-      if (there.has(number)) continue;
-      this.#busyAt.delete(number);
-      this.#collected.delete(number);
+    for (const number of [...this.#rests.keys()]) if (!there.has(number)) this.#rests.delete(number);
+    for (const { number, busy, given, forTasks } of isolates) {
+      const rest = this.#rests.get(number);
+      if (rest !== undefined && !busy && rest.given === given) continue;
+      this.#rests.set(number, { since: now, given, forTasks, collected: false });
     }
-    for (const { number, busy } of isolates) {
-      if (busy || !this.#busyAt.has(number)) this.#busyAt.set(number, now);
-    }
-    const idle = [...this.#busyAt].filter(([, since]) => now - since >= ISOLATE_IDLE_MS)
-      .sort(([, a], [, b]) => a - b).map(([number]) => number);
-    return idle.slice(0, Math.max(0, isolates.length - this.floor(now)));
+    const forTasks = [...this.#rests].filter(([, rest]) => rest.forTasks);
+    const idle = forTasks.filter(([, { since }]) => now - since >= ISOLATE_IDLE_MS)
+      .sort(([, a], [, b]) => a.since - b.since).map(([number]) => number);
+    return idle.slice(0, Math.max(0, forTasks.length - this.floor(now)));
   }
 
   /**
@@ -69,9 +78,9 @@ export class IdleIsolates {
    */
   toCollect(now: number): number[] {
     const numbers: number[] = [];
-    for (const [number, since] of this.#busyAt) {
-      if (now - since < ISOLATE_COLLECT_MS || this.#collected.get(number) === since) continue;
-      this.#collected.set(number, since);
+    for (const [number, rest] of this.#rests) {
+      if (now - rest.since < ISOLATE_COLLECT_MS || rest.collected) continue;
+      rest.collected = true;
       numbers.push(number);
     }
     return numbers;

@@ -37,10 +37,11 @@ export class Isolates {
   look(): void {
     const now = this.#node.now();
     if (this.#programsRun()) this.#idle.programRuns(now);
-    const tasks = [...this.byNumber.values()].filter(({ residents }) => residents === undefined);
-    const candidates = tasks.map(({ number, client, executions }) => ({
-      number,
-      busy: client === undefined || executions.size > 0,
+    const candidates = [...this.byNumber.values()].map((isolate) => ({
+      number: isolate.number,
+      forTasks: isolate.residents === undefined,
+      busy: isBusy(isolate),
+      given: isolate.nextExecution,
     }));
     for (const number of this.#idle.toEnd(now, candidates)) this.end(this.byNumber.get(number)!, false);
     for (const number of this.#idle.toCollect(now)) {
@@ -162,4 +163,10 @@ export class Isolates {
       new WorkerCrashedError(`Task ${name} cannot run: ${this.broken}. Its log says why`),
     );
   }
+}
+
+/** Whether an isolate runs something, or is starting. */
+function isBusy({ client, executions, residents }: Isolate): boolean {
+  return client === undefined || executions.size > 0 ||
+    residents !== undefined && residents.calls.size + residents.works.size > 0;
 }

@@ -83,6 +83,7 @@ export interface Isolate {
   readonly freeSlots: number[];
   /** Tasks that run there though they were cancelled, with all that they submit. */
   readonly cancelled: Set<TaskId>;
+  /** Counts what it was given to do. */
   nextExecution: number;
   /** Functions and settings that it was told of, by index. */
   readonly knownFunctions: Set<number>;

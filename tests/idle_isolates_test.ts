@@ -27,7 +27,12 @@ Deno.test("isolates with work stay, so do those kept for programs; the rest ends
       if (program) idle.programRuns(programAt = now);
       for (let i = 0; i < started; i++) busyAt.set(next++, now);
       for (const number of busy) if (busyAt.has(number)) busyAt.set(number, now);
-      const isolates = [...busyAt.keys()].map((number) => ({ number, busy: busy.includes(number) }));
+      const isolates = [...busyAt.keys()].map((number) => ({
+        number,
+        busy: busy.includes(number),
+        forTasks: true,
+        given: 0,
+      }));
       const ended = idle.toEnd(now, isolates);
       const floor = now - programAt < PROGRAM_IDLE_MS ? warm : 0;
       assertEquals(idle.floor(now), floor);
@@ -43,7 +48,7 @@ Deno.test("isolates with work stay, so do those kept for programs; the rest ends
 
 Deno.test("when no program has run for a while all isolates end, and what is kept is there when one comes", () => {
   const idle = new IdleIsolates(2, 0);
-  const isolates = [1, 2].map((number) => ({ number, busy: false }));
+  const isolates = [1, 2].map((number) => ({ number, busy: false, forTasks: true, given: 0 }));
   assertEquals(idle.toEnd(0, isolates), []);
   assertEquals(idle.toEnd(PROGRAM_IDLE_MS - 1, isolates), []);
   assertEquals(idle.toEnd(PROGRAM_IDLE_MS, isolates), [1, 2]);
@@ -53,22 +58,38 @@ Deno.test("when no program has run for a while all isolates end, and what is kep
 });
 
 Deno.test("an isolate that rests collects its garbage once, and once more after it has worked again", () => {
-  const idle = new IdleIsolates(2, 0);
-  const collected: number[] = [];
-  const rest = (from: number, ms: number, busy: boolean) => {
-    for (let now = from; now < from + ms; now += 500) {
-      idle.toEnd(now, [{ number: 1, busy }]);
-      for (const number of idle.toCollect(now)) {
-        assertEquals(number, 1);
-        collected.push(now - from);
-      }
+  const work: readonly { readonly busy: boolean; readonly given: number }[] = [
+    { busy: true, given: 1 },
+    { busy: false, given: 2 }, // it began and ended between two looks
+  ];
+  for (const forTasks of [true, false]) {
+    for (const worked of work) {
+      const idle = new IdleIsolates(2, 0);
+      const collected: number[] = [];
+      const look = (from: number, ms: number, isolate: typeof worked) => {
+        for (let now = from; now < from + ms; now += 500) {
+          assertEquals(idle.toEnd(now, [{ number: 1, forTasks, ...isolate }]), []);
+          for (const number of idle.toCollect(now)) {
+            assertEquals(number, 1);
+            collected.push(now - from);
+          }
+        }
+      };
+      look(0, 20_000, { busy: true, given: 1 });
+      assertEquals(collected, []);
+      look(20_000, 25_000, { busy: false, given: 1 });
+      assertEquals(collected, [ISOLATE_COLLECT_MS - 500]);
+      look(45_000, 500, worked);
+      look(45_500, 25_000, { ...worked, busy: false });
+      assertEquals(collected, [ISOLATE_COLLECT_MS - 500, ISOLATE_COLLECT_MS - 500]);
     }
-  };
-  rest(0, 20_000, true);
-  assertEquals(collected, []);
-  rest(20_000, 25_000, false);
-  assertEquals(collected, [ISOLATE_COLLECT_MS - 500]);
-  rest(45_000, 1_000, true);
-  rest(46_000, 25_000, false);
-  assertEquals(collected, [ISOLATE_COLLECT_MS - 500, ISOLATE_COLLECT_MS - 500]);
+  }
+});
+
+Deno.test("isolates with actors do not end for having nothing to do, nor count for what is kept ready", () => {
+  const idle = new IdleIsolates(1, 0);
+  const isolates = [1, 2, 3].map((number) => ({ number, busy: false, given: 0, forTasks: number > 1 }));
+  idle.toEnd(0, isolates);
+  idle.programRuns(ISOLATE_IDLE_MS);
+  assertEquals(idle.toEnd(ISOLATE_IDLE_MS, isolates), [2]);
 });
