@@ -37,6 +37,7 @@ interface Scope {
 
 /** How long, and how many, callers are known that have ended. */
 const ENDED_MS = 60_000, ENDED_MAX = 100_000;
+const ABANDONED_MAX = 10_000;
 
 interface Answered {
   readonly actor: NodeActor;
@@ -58,6 +59,11 @@ export class AnswerBook {
   readonly #ended = new Map<TaskId, number>();
   /** What tasks wait for that call actors; so that circles are found. */
   readonly waits = new Map<TaskRecord, readonly ObjectId[]>();
+  /**
+   * Tasks that ended here as the node that had given them is gone, which runs them again, and tasks that those had submitted:
+   * what they have called will be called again.
+   */
+  readonly #abandoned = new Set<TaskId>();
   /** Told of answers of this node's actors that go. */
   dropped: (actor: NodeActor, call: TaskId) => void = () => {};
 
@@ -130,6 +136,8 @@ export class AnswerBook {
   scopeEnded(task: TaskRecord): void {
     const scope = this.#scopes.get(task.id);
     this.#scopes.delete(task.id);
+    if (this.#abandoned.has(task.parent) && !this.#tasks.has(task.parent)) return this.abandon(task.id);
+    if (!task.foreign) this.#abandoned.delete(task.id);
     const far = task.bequeathed === undefined ? scope?.far : [...scope?.far ?? [], ...task.bequeathed];
     if (scope === undefined && far === undefined) return;
     const parent = this.touch(task.parent);
@@ -148,6 +156,7 @@ export class AnswerBook {
    * @returns All that it, and what it submitted, has called.
    */
   bequeath(task: TaskRecord): readonly FarCall[] {
+    this.#abandoned.delete(task.id);
     const scope = this.#scopes.get(task.id);
     if (scope === undefined) return task.bequeathed ?? NONE;
     this.#scopes.delete(task.id);
@@ -157,6 +166,16 @@ export class AnswerBook {
       if (answered !== undefined) calls.push({ actor: answered.actor.id, call });
     }
     return calls;
+  }
+
+  /** A task of another node has ended, and that node is gone: answers of its calls are kept for when it has run again. */
+  abandon(task: TaskId): void {
+    this.#abandoned.add(task);
+    if (this.#abandoned.size <= ABANDONED_MAX) return;
+    for (const first of this.#abandoned) {
+      this.#abandoned.delete(first);
+      return;
+    }
   }
 
   /** An answer that nobody will ask for any more. */

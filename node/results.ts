@@ -55,9 +55,11 @@ export class Results {
     const client = this.#node.clients.get(task.client);
     // It was given away, taken back, and is this node's own: nobody else sees to its calls.
     if (client !== undefined && client.role !== "peer") return;
-    const calls = this.#node.actors.answers.bequeath(task);
+    const { answers } = this.#node.actors;
+    const calls = answers.bequeath(task);
     task.bequeathed = undefined;
-    if (calls.length > 0 && client !== undefined) {
+    if (client === undefined) answers.abandon(task.id);
+    else if (calls.length > 0) {
       this.#node.send(client, { type: "bequeath", handle: task.handle, calls });
     }
   }

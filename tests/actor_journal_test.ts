@@ -222,18 +222,21 @@ Deno.test("actors end whose program has not been running for long, and not when 
 function book(...running: readonly (readonly [task: number, parent: number])[]) {
   const definitions = new Definitions(new Shapes());
   const tasks = new Map<TaskId, TaskRecord>();
-  for (const [task, parent] of running) {
-    const submitted = {
-      handle: 0,
-      task: idOf(task),
-      parent: idOf(parent),
-      dependencies: [],
-      args: { kind: "inline" as const, bytes: new Uint8Array(), contains: [] },
-    };
-    const fn = definitions.function({ load: "code:x", module: "file:///m.ts", name: "f" });
-    const entry = definitions.settings(parseTaskOptions({}, "f", false));
-    tasks.set(idOf(task), new TaskRecord(submitted, idOf(90), fn, entry, NO_CLIENT));
-  }
+  const run = (...pairs: readonly (readonly [task: number, parent: number])[]) => {
+    for (const [task, parent] of pairs) {
+      const submitted = {
+        handle: 0,
+        task: idOf(task),
+        parent: idOf(parent),
+        dependencies: [],
+        args: { kind: "inline" as const, bytes: new Uint8Array(), contains: [] },
+      };
+      const fn = definitions.function({ load: "code:x", module: "file:///m.ts", name: "f" });
+      const entry = definitions.settings(parseTaskOptions({}, "f", false));
+      tasks.set(idOf(task), new TaskRecord(submitted, idOf(90), fn, entry, NO_CLIENT));
+    }
+  };
+  run(...running);
   const forgotten: FarCall[] = [];
   const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
   const answers = new AnswerBook(tasks, directory, (call) => forgotten.push(call), () => 0);
@@ -247,7 +250,7 @@ function book(...running: readonly (readonly [task: number, parent: number])[]) 
     tasks.delete(idOf(task));
     answers.finished(record);
   };
-  return { answers, forgotten, call, end, tasks };
+  return { answers, forgotten, call, end, run, tasks };
 }
 
 Deno.test("answers of another node's actor are asked to be kept until no caller can be run again", () => {
@@ -274,6 +277,21 @@ Deno.test("a task that another node has submitted leaves its calls to that node"
   assertEquals(here.forgotten, []);
   here.end(1);
   assertEquals(here.forgotten, calls);
+});
+
+Deno.test("a task whose node is gone leaves the answers of its calls, and of what it has submitted, to its next run", () => {
+  const here = book([1, 90], [2, 1], [3, 2]);
+  here.call(3, 101);
+  here.end(1); // as its node is gone; the others still run
+  here.answers.abandon(idOf(1));
+  here.end(2);
+  here.end(3);
+  assertEquals(here.forgotten, []);
+  // It runs here once more, and to its end.
+  here.run([1, 90], [2, 1], [3, 2]);
+  here.call(3, 101);
+  for (const n of [3, 2, 1]) here.end(n);
+  assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
 });
 
 /** The journals of a node that keeps an actor which outlives its program, and what they write. */
