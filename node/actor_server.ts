@@ -148,7 +148,6 @@ export class ActorServer {
       actor.failure = refused;
       return this.#kill(actor, refused.message);
     }
-    if (this.#node.faults.has("made-unrecorded") && settings.virtual) this.#node.finish(creation, [NOTHING]);
     const begin = () => {
       // Some may have come while the name was asked for.
       const late = missing.filter((object) => this.#node.directory.get(object)?.outcome === undefined);

@@ -86,14 +86,15 @@ export class Objects {
   /** Brings an object into memory, from disk or from the node that has it. @returns What went wrong. */
   bring(record: ObjectRecord): Promise<RaydError | undefined> {
     if (record.spilled !== undefined) return this.spiller.restore(record);
-    if (this.isHere(record)) return Promise.resolve(undefined);
     const { id, outcome, home } = record;
-    if (outcome?.kind !== "stored") return Promise.resolve(lostError(id));
+    if (outcome !== undefined && this.isHere(record)) return Promise.resolve(undefined);
     const known = this.#arriving.get(id);
     if (known !== undefined) return known;
     const node = home === undefined ? undefined : this.#node.cluster?.nodeOf(home);
     const arriving =
-      (node === undefined ? this.#remake(record) : this.#pullOrRemake(record, node, outcome.size))
+      (node === undefined || outcome?.kind !== "stored"
+        ? this.#remake(record)
+        : this.#pullOrRemake(record, node, outcome.size))
         .finally(() => this.#arriving.delete(id));
     this.#arriving.set(id, arriving);
     return arriving;
@@ -122,28 +123,37 @@ export class Objects {
   /** Waits until an object has been made again, and is here. @returns Why it is not. */
   async #remake(record: ObjectRecord): Promise<RaydError | undefined> {
     const { id } = record;
-    if (this.#node.closed) return lostError(id);
-    if (!this.#node.tasks.has(taskOf(id))) {
-      const why = await this.#node.rebuilder.rebuildAnyhow(record);
-      if (why !== undefined) {
-        return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
+    for (;;) {
+      if (this.#node.closed) return lostError(id);
+      if (!this.#node.tasks.has(taskOf(id))) {
+        const why = await this.#node.rebuilder.rebuildAnyhow(record);
+        if (why !== undefined) {
+          return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
+        }
       }
-    }
-    // Of what came inside of another object: the task that puts it again will tell of it.
-    if (record.foreign && record.home === undefined) this.#node.directory.unseal(record);
-    if (record.outcome === undefined) {
-      await new Promise<void>((resolve) => {
-        const waiting = this.remade.get(id);
-        if (waiting === undefined) this.remade.set(id, [resolve]);
-        else waiting.push(resolve);
-        this.#node.flush();
-      });
+      // What came inside of another object is told of by the task that puts it again. And a task that was running again
+      // already, for something else that it makes, did not know that this was to be lost.
+      if (!this.#isAnywhere(record)) this.#node.directory.unseal(record);
+      if (record.outcome === undefined) {
+        await new Promise<void>((resolve) => {
+          const waiting = this.remade.get(id);
+          if (waiting === undefined) this.remade.set(id, [resolve]);
+          else waiting.push(resolve);
+          this.#node.flush();
+        });
+      }
+      // As an error, it is told as an outcome.
+      if (record.outcome?.kind !== "stored" || this.#isAnywhere(record)) break;
+      // The node that has made it again is gone as well.
     }
     this.#arriving.delete(id);
-    // As an error, it is told as an outcome.
-    if (record.outcome?.kind !== "stored") return undefined;
-    const there = this.isHere(record) || record.spilled !== undefined || record.home !== undefined;
-    return there ? await this.bring(record) : lostError(id);
+    return record.outcome?.kind === "stored" ? await this.bring(record) : undefined;
+  }
+
+  /** Whether the bytes of a stored object are here, or where they can be had. */
+  #isAnywhere(record: ObjectRecord): boolean {
+    return record.outcome?.kind !== "stored" || record.home !== undefined || record.spilled !== undefined ||
+      this.isHere(record);
   }
 
   async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
