@@ -346,6 +346,23 @@ export class ActorServer {
     if (actor?.journal !== undefined) this.#surrender(actor);
   }
 
+  /**
+   * The control store says that an actor has no record: if it had one here, it was given to another node meanwhile, and has
+   * ended there. What is told may be old, so it is looked at.
+   */
+  recordGone(id: TaskId): void {
+    const journal = this.#actors.get(id)?.journal;
+    if (journal === undefined || journal.ended) return;
+    journal.entered.then(async (revision) => {
+      if (revision === undefined || await this.#node.registry!.get(id) !== undefined) return;
+      if (journal.ended || this.#actors.get(id)?.journal !== journal) return;
+      this.movedAway(id);
+      this.#node.flush();
+    }).catch(() => {
+      // The node is ending.
+    });
+  }
+
   /** Nobody will ask for the answer of a call again. */
   forget(call: FarCall): void {
     if (this.#actors.has(call.actor)) this.#answers.end(call.call);

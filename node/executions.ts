@@ -251,6 +251,8 @@ export class Executions {
       task.last = message.outcomes;
       return this.step({ type: "done", task, retry: true, now });
     }
+    // If its isolate is found gone while they are told, it is not to be run again.
+    task.wanted = false;
     // What the outcomes make ready is queued first, so that the isolate gets it with what it is sent next.
     this.#node.results.finish(task, message.outcomes);
     this.step({ type: "done", task, retry: false, now });

@@ -336,7 +336,10 @@ export class NodeServer {
   actorLocated(id: TaskId, located: Located | undefined): void {
     const { cluster, actors, restorer } = this.#node;
     cluster!.actors.located(id, located);
-    if (located === undefined) return this.#node.flush();
+    if (located === undefined) {
+      actors.recordGone(id);
+      return this.#node.flush();
+    }
     if (located.place.node !== hex(this.#node.options.id)) {
       if (!this.#node.faults.has("write-unfenced")) actors.movedAway(id);
     } else if (located.place.moves > 0 && !actors.has(id)) restorer?.restore(id);
