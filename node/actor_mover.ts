@@ -76,8 +76,8 @@ export class ActorMover {
   /** Looks whether a program runs, and ends its actors here if it does not, and has not for so long. */
   #lookAfter(job: TaskId, keptMs: number): void {
     const { registry, clock, jobGone } = this.#node;
-    registry.jobRuns(hex(job)).then((runs) => {
-      if (runs) return void this.#forsaken.delete(job);
+    registry.jobNode(hex(job)).then((node) => {
+      if (node !== undefined) return void this.#forsaken.delete(job);
       const since = this.#forsaken.get(job) ?? clock.now();
       this.#forsaken.set(job, since);
       if (clock.now() - since < keptMs) return;
@@ -93,7 +93,11 @@ export class ActorMover {
     for (const job of this.#node.farJobs()) this.#lookAfter(job, HEIR_MS);
     if (!this.#node.leads()) return;
     for (const [id, located] of this.#node.actors.places) {
-      if (this.#node.isThere(located.place.node) || this.#busy.has(id)) continue;
+      if (this.#busy.has(id)) continue;
+      if (this.#node.isThere(located.place.node)) {
+        this.#forsaken.delete(id);
+        continue;
+      }
       this.#busy.add(id);
       this.#move(id, located).catch(() => {
         // The node is ending.
@@ -103,7 +107,9 @@ export class ActorMover {
 
   async #move(id: TaskId, { place, revision }: Located): Promise<void> {
     const { registry, actors, clock, log } = this.#node;
-    if (!place.outlives && !await registry.jobRuns(place.job)) {
+    const home = place.outlives ? undefined : await registry.jobNode(place.job);
+    // Its program is there, or was: if the node comes back, it has both, and the program has heard of what is not written.
+    if (!place.outlives && (home === undefined || home === place.node)) {
       const since = this.#forsaken.get(id) ?? clock.now();
       this.#forsaken.set(id, since);
       if (clock.now() - since < FORSAKEN_MS) return;

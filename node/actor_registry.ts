@@ -18,6 +18,7 @@ import type { ActorSettings } from "../core/actor_options.ts";
 import { ABSENT, ANY, type GcsClient, type GcsEntry } from "../gcs/client.ts";
 import type { GcsOp } from "../gcs/shard.ts";
 import { NO_FAULTS, type NodeFault } from "./faults.ts";
+import { readJob } from "./jobs.ts";
 import type { Leases } from "./leases.ts";
 
 /** The prefix of actors that are to survive their node; their id follows, in braces. */
@@ -80,8 +81,8 @@ export interface ActorRegistry {
   assign(actor: TaskId, revision: number, place: ActorPlace): Promise<boolean>;
   /** The parts of a journal whose name begins with `part`, in the order of names. */
   read(actor: TaskId, part: string): Promise<{ readonly part: string; readonly bytes: Uint8Array }[]>;
-  /** Whether a program is running. */
-  jobRuns(job: string): Promise<boolean>;
+  /** The node that a running program is connected to: 32 hexadecimal digits; `undefined` if it is not running. */
+  jobNode(job: string): Promise<string | undefined>;
 }
 
 /** The key of an actor's record. */
@@ -282,8 +283,9 @@ export function actorRegistry(
         bytes: value,
       }));
     },
-    async jobRuns(job) {
-      return await gcs.get(jobs + job) !== undefined;
+    async jobNode(job) {
+      const entry = await gcs.get(jobs + job);
+      return entry === undefined ? undefined : readJob(entry.value).node;
     },
   };
 }

@@ -38,6 +38,11 @@ export interface JobRecord {
   readonly code: readonly string[];
 }
 
+/** A program's entry, from bytes. */
+export function readJob(bytes: Uint8Array): JobRecord {
+  return JSON.parse(new TextDecoder().decode(bytes)) as JobRecord;
+}
+
 /** The programs of one node. */
 export class Jobs {
   readonly #gcs: GcsClient;

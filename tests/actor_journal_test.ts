@@ -129,7 +129,14 @@ const PLACE: ActorPlace = {
 
 /** A mover, with what it did. */
 function mover(
-  options: { place?: Partial<ActorPlace>; target?: TaskId; runs?: boolean; leads?: boolean; far?: boolean },
+  options: {
+    place?: Partial<ActorPlace>;
+    target?: TaskId;
+    runs?: boolean;
+    leads?: boolean;
+    far?: boolean;
+    home?: TaskId;
+  },
 ) {
   const did: string[] = [];
   const places = new Map<TaskId, Located>([[idOf(5), {
@@ -138,7 +145,7 @@ function mover(
   }]]);
   let now = 0, runs = options.runs ?? true;
   const registry = {
-    jobRuns: () => Promise.resolve(runs),
+    jobNode: () => Promise.resolve(runs ? hex(options.home ?? idOf(2)) : undefined),
     assign: (_: TaskId, revision: number, { node, moves }: ActorPlace) => {
       did.push(`assign ${revision} to ${Number.parseInt(node, 16)}, move ${moves}`);
       return Promise.resolve(true);
@@ -200,6 +207,16 @@ Deno.test("an actor whose program is gone as well is removed, though not at once
   await forsaken.look(60_000);
   assertEquals(forsaken.did, ["release hits", "remove"]);
   const detached = mover({ runs: false, target: idOf(2), place: { outlives: true } });
+  await detached.look(0);
+  assertEquals(detached.did, ["assign 7 to 2, move 1"]);
+});
+
+Deno.test("an actor is not moved from the node that its program is connected to, which may come back with both", async () => {
+  const both = mover({ target: idOf(2), home: idOf(1) });
+  await both.look(0);
+  await both.look(59_000);
+  assertEquals(both.did, []);
+  const detached = mover({ target: idOf(2), home: idOf(1), place: { outlives: true } });
   await detached.look(0);
   assertEquals(detached.did, ["assign 7 to 2, move 1"]);
 });

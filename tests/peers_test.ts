@@ -70,7 +70,7 @@ function silentNode(
         get: never,
         assign: never,
         read: never,
-        jobRuns: never,
+        jobNode: never,
       },
       peerLost: () => {},
       keyValues: { get: never, put: never, delete: never, list: never, watch: never },
