@@ -266,12 +266,21 @@ export function actorRegistry(
     },
     async remove(actor, revision, known) {
       const prefix = journalOf(actor);
-      const parts = known ?? (await gcs.list(prefix)).map(({ key }) => key.slice(prefix.length));
+      const found = async () => (await gcs.list(prefix)).map(({ key }) => key.slice(prefix.length));
       const [first] = await gcs.batch([
         { kind: "delete", key: keyOf(actor), expect: revision },
-        ...operations(actor, { put: [], delete: parts }),
+        ...operations(actor, { put: [], delete: known ?? await found() }),
       ]);
-      return first?.kind === "done";
+      if (first?.kind !== "done") return false;
+      // What was on its way when it was looked what there is; now nothing can follow.
+      const late = known === undefined ? await found() : [];
+      if (late.length > 0) {
+        await gcs.batch([
+          { kind: "check", key: keyOf(actor), expect: ABSENT },
+          ...operations(actor, { put: [], delete: late }),
+        ]);
+      }
+      return true;
     },
     async assign(actor, revision, place) {
       return await gcs.put(keyOf(actor), writePlace(place), revision) !== undefined;

@@ -1,6 +1,6 @@
 /**
- * Names of actors that survive their node, which are one actor's in a whole cluster, whatever becomes of the nodes between
- * the steps in which an actor comes to its name.
+ * What the control store has of actors that survive their node: names, which are one actor's in a whole cluster, whatever
+ * becomes of the nodes between the steps in which an actor comes to its name; and that nothing of an actor stays.
  *
  * @module
  */
@@ -130,4 +130,17 @@ Deno.test("an actor that never came to its name is not moved, and one that did i
     assertEquals((await registry.get(FIRST))?.place.node, taken ? undefined : hex(b.id));
     assertEquals((await registry.findName("default", "hits"))?.id, hex(taken ? SECOND : FIRST));
   }
+});
+
+Deno.test("what is on its way to a journal that is being removed is removed with it", async () => {
+  using store = new ControlStore();
+  const [a] = await nodes(store);
+  const revision = await a.record(FIRST);
+  const put = (part: string) => ({ put: [{ part, bytes: Uint8Array.of(1) }], delete: [] });
+  assertEquals(await a.registry.write(FIRST, revision, put("call/0")), true);
+  const removed = a.registry.remove(FIRST, revision);
+  const late = a.registry.write(FIRST, revision, put("call/1"));
+  assertEquals([await removed, await late], [true, true]);
+  assertEquals(await a.registry.read(FIRST, ""), []);
+  assertEquals(await a.registry.write(FIRST, revision, put("call/2")), false);
 });
