@@ -30,7 +30,7 @@ export class Isolates {
   /** @param node What the node is made of. */
   constructor(node: NodeParts) {
     this.#node = node;
-    this.#idle = new IdleIsolates(node.options.isolatesWarm, node.clock.now());
+    this.#idle = new IdleIsolates(node.options.isolatesWarm);
   }
 
   /** Those that have had nothing to do for a while end. */

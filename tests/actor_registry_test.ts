@@ -8,6 +8,7 @@
 import { assertEquals } from "@std/assert";
 import { systemClock } from "../core/clock.ts";
 import { hex, type TaskId, taskIdFromBytes } from "../core/ids.ts";
+import type { GcsClient } from "../gcs/client.ts";
 import { ActorMover } from "../node/actor_mover.ts";
 import { type ActorPlace, type ActorRegistry, actorRegistry } from "../node/actor_registry.ts";
 import { Leases } from "../node/leases.ts";
@@ -26,10 +27,10 @@ class Node {
   readonly enter: () => Promise<void>;
   readonly leave: () => Promise<void>;
 
-  constructor(n: number, client: Awaited<ReturnType<ControlStore["client"]>>) {
+  constructor(n: number, client: Pick<GcsClient, "get" | "put" | "delete" | "batch" | "list" | "closed">) {
     this.id = idOf(n);
     const key = `node/${hex(this.id)}`;
-    this.registry = actorRegistry(client, new Leases(client, () => {}), hex(this.id), "job/");
+    this.registry = actorRegistry(client as GcsClient, new Leases(client, () => {}), hex(this.id), "job/");
     this.enter = async () => void await client.put(key, new Uint8Array());
     this.leave = async () => void await client.delete(key);
   }
@@ -134,13 +135,35 @@ Deno.test("an actor that never came to its name is not moved, and one that did i
 
 Deno.test("what is on its way to a journal that is being removed is removed with it", async () => {
   using store = new ControlStore();
-  const [a] = await nodes(store);
-  const revision = await a.record(FIRST);
+  const client = await store.client(idOf(11));
   const put = (part: string) => ({ put: [{ part, bytes: Uint8Array.of(1) }], delete: [] });
+  let late: Promise<boolean> | undefined;
+  const a = new Node(1, {
+    ...methods(client),
+    list: async (prefix: string) => {
+      const found = await client.list(prefix);
+      // It arrives just after it was looked what there is.
+      late ??= a.registry.write(FIRST, revision, put("call/1"));
+      await late;
+      return found;
+    },
+  });
+  const revision = await a.record(FIRST);
   assertEquals(await a.registry.write(FIRST, revision, put("call/0")), true);
-  const removed = a.registry.remove(FIRST, revision);
-  const late = a.registry.write(FIRST, revision, put("call/1"));
-  assertEquals([await removed, await late], [true, true]);
-  assertEquals(await a.registry.read(FIRST, ""), []);
+  assertEquals(await a.registry.remove(FIRST, revision), true);
+  assertEquals(await late, true);
+  assertEquals(await client.list("journal/"), []);
   assertEquals(await a.registry.write(FIRST, revision, put("call/2")), false);
 });
+
+/** What a registry uses of a client. */
+function methods(client: GcsClient): Pick<GcsClient, "get" | "put" | "delete" | "batch" | "list" | "closed"> {
+  return {
+    get: (key) => client.get(key),
+    put: (...its) => client.put(...its),
+    delete: (...its) => client.delete(...its),
+    batch: (operations) => client.batch(operations),
+    list: (prefix) => client.list(prefix),
+    closed: client.closed,
+  };
+}

@@ -19,7 +19,8 @@ const step = fc.record({
 
 Deno.test("isolates with work stay, so do those kept for programs; the rest ends, the longest idle first", () => {
   fc.assert(fc.property(fc.integer({ min: 0, max: 4 }), fc.array(step, { maxLength: 60 }), (warm, steps) => {
-    const idle = new IdleIsolates(warm, 0);
+    const idle = new IdleIsolates(warm);
+    idle.programRuns(0);
     const busyAt = new Map<number, number>();
     let now = 0, programAt = 0, next = 0;
     for (const { ms, program, started, busy } of steps) {
@@ -47,8 +48,10 @@ Deno.test("isolates with work stay, so do those kept for programs; the rest ends
 });
 
 Deno.test("when no program has run for a while all isolates end, and what is kept is there when one comes", () => {
-  const idle = new IdleIsolates(2, 0);
+  const idle = new IdleIsolates(2);
   const isolates = [1, 2].map((number) => ({ number, busy: false, forTasks: true, given: 0 }));
+  assertEquals(idle.floor(0), 0, "no program has run yet");
+  idle.programRuns(0);
   assertEquals(idle.toEnd(0, isolates), []);
   assertEquals(idle.toEnd(PROGRAM_IDLE_MS - 1, isolates), []);
   assertEquals(idle.toEnd(PROGRAM_IDLE_MS, isolates), [1, 2]);
@@ -64,7 +67,7 @@ Deno.test("an isolate that rests collects its garbage once, and once more after 
   ];
   for (const forTasks of [true, false]) {
     for (const worked of work) {
-      const idle = new IdleIsolates(2, 0);
+      const idle = new IdleIsolates(2);
       const collected: number[] = [];
       const look = (from: number, ms: number, isolate: typeof worked) => {
         for (let now = from; now < from + ms; now += 500) {
@@ -87,7 +90,7 @@ Deno.test("an isolate that rests collects its garbage once, and once more after 
 });
 
 Deno.test("isolates with actors do not end for having nothing to do, nor count for what is kept ready", () => {
-  const idle = new IdleIsolates(1, 0);
+  const idle = new IdleIsolates(1);
   const isolates = [1, 2, 3].map((number) => ({ number, busy: false, given: 0, forTasks: number > 1 }));
   idle.toEnd(0, isolates);
   idle.programRuns(ISOLATE_IDLE_MS);
