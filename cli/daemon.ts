@@ -4,9 +4,11 @@
  * @module
  */
 
+import { systemClock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
 import { type Daemon, type DaemonConfig, startDaemon } from "../node/daemon.ts";
 import { machine } from "../node/machine.ts";
+import { collectGarbage } from "../runtime/collect.ts";
 import { hostCommand, machineId, storeMemoryOf } from "../runtime/machine.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
@@ -74,6 +76,8 @@ export async function untilSignal(
 ): Promise<number> {
   const ended = Promise.withResolvers<number>();
   let draining = false, ending = false;
+  // A start leaves some megabytes, which the engine would keep until something happens.
+  systemClock.after(STARTED_MS, () => void collectGarbage(systemClock));
   const end = (status: number) => {
     ending = true;
     close().then(() => ended.resolve(status), () => ended.resolve(1));
@@ -99,6 +103,9 @@ export async function untilSignal(
   });
   return await ended.promise;
 }
+
+/** When garbage of the start is collected. */
+const STARTED_MS = 1_000;
 
 /** How long a node that is to end waits for what runs on it. */
 const DRAIN_MS_MAX = 30_000;

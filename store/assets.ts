@@ -36,33 +36,36 @@ export function extractAsset(name: string, executable = false): string {
   } catch {
     // Not there yet.
   }
-  const bytes = readAsset(name);
   const temporary = Deno.makeTempFileSync({ dir: directory, prefix: `.${name}-` });
-  Deno.writeFileSync(temporary, bytes);
+  copyAsset(name, temporary);
   Deno.chmodSync(temporary, executable ? 0o700 : 0o600);
   Deno.renameSync(temporary, target);
   return target;
 }
 
-function readAsset(name: string): Uint8Array {
+function copyAsset(name: string, to: string): void {
   let places: Readonly<Record<string, Carried>>;
   try {
     places = JSON.parse(Deno.readTextFileSync(new URL(CARRIED, EMBEDDED)));
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return Deno.readFileSync(new URL(name, EMBEDDED));
-    throw error;
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    return Deno.writeFileSync(to, Deno.readFileSync(new URL(name, EMBEDDED)));
   }
   const { offset, size } = places[name]!;
-  using file = Deno.openSync(Deno.execPath());
-  file.seekSync(offset, Deno.SeekMode.Start);
-  const bytes = new Uint8Array(size);
-  for (let length = 0; length < size;) {
-    const more = file.readSync(bytes.subarray(length));
-    if (more === null) throw new UsageError(`${Deno.execPath()} was cut off: get rayd anew`);
-    length += more;
+  using from = Deno.openSync(Deno.execPath());
+  using into = Deno.openSync(to, { write: true });
+  from.seekSync(offset, Deno.SeekMode.Start);
+  const block = new Uint8Array(COPY_BYTES);
+  for (let left = size; left > 0;) {
+    const count = from.readSync(block.subarray(0, Math.min(left, COPY_BYTES)));
+    if (count === null) throw new UsageError(`${Deno.execPath()} was cut off: get rayd anew`);
+    for (let written = 0; written < count;) written += into.writeSync(block.subarray(written, count));
+    left -= count;
   }
-  return bytes;
 }
+
+/** How much of a file is in memory while it is copied. */
+const COPY_BYTES = 64 * 1024;
 
 /** The user's private cache directory of rayd, made if need be: `RAYD_CACHE`, or in the XDG cache directory. */
 export function cacheDirectory(): string {
