@@ -232,7 +232,7 @@ export class ActorServer {
       if (this.#node.adopt(client, message)) return;
     }
     const parent = asksOnce(client) ? undefined : this.#node.tasks.get(message.parent);
-    const late = peer && this.#answers.hasEnded(message.parent);
+    const late = peer && [message.parent, message.task].some((id) => this.#answers.hasEnded(id));
     const known = late ? undefined : this.#actors.get(message.actor);
     const actor = known ?? unknownActor(message.actor, this.#node.shape({ demand: {} }));
     const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);

@@ -55,7 +55,7 @@ export class AnswerBook {
   readonly #now: () => number;
   readonly #scopes = new Map<TaskId, Scope>();
   readonly #answered = new Map<TaskId, Answered>();
-  /** Callers that have ended, and when. */
+  /** Callers that have ended, and calls of programs that have, and when. */
   readonly #ended = new Map<TaskId, number>();
   /** What tasks wait for that call actors; so that circles are found. */
   readonly waits = new Map<TaskRecord, readonly ObjectId[]>();
@@ -194,22 +194,24 @@ export class AnswerBook {
    * again elsewhere, and ended: what it says for a while is said too late.
    */
   end(id: TaskId): void {
-    const now = this.#now();
     const answered = this.#answered.get(id);
-    if (answered !== undefined && answered.parent !== answered.job) {
-      this.#ended.delete(answered.parent);
-      this.#ended.set(answered.parent, now);
-      for (const [caller, since] of this.#ended) {
-        if (this.#ended.size <= ENDED_MAX && now - since < ENDED_MS) break;
-        this.#ended.delete(caller);
-      }
-    }
+    if (answered !== undefined && answered.parent !== answered.job) this.#remember(answered.parent);
     this.drop(id);
   }
 
-  /** Whether a caller has ended for good. */
-  hasEnded(caller: TaskId): boolean {
-    const since = this.#ended.get(caller);
+  #remember(id: TaskId): void {
+    const now = this.#now();
+    this.#ended.delete(id);
+    this.#ended.set(id, now);
+    for (const [first, since] of this.#ended) {
+      if (this.#ended.size <= ENDED_MAX && now - since < ENDED_MS) break;
+      this.#ended.delete(first);
+    }
+  }
+
+  /** Whether a caller has ended for good, or a call was answered and its program has ended. */
+  hasEnded(id: TaskId): boolean {
+    const since = this.#ended.get(id);
     return since !== undefined && this.#now() - since < ENDED_MS;
   }
 
@@ -218,9 +220,16 @@ export class AnswerBook {
     for (const [id, answered] of this.#answered) if (answered.actor === actor) this.drop(id);
   }
 
-  /** A program has ended, and all its tasks with it. */
+  /**
+   * A program has ended, and all its tasks with it. One of them may still run on a node that was cut off: a call that it says
+   * again does not take effect once more.
+   */
   jobEnded(job: TaskId): void {
-    for (const [id, answered] of this.#answered) if (answered.job === job) this.drop(id);
+    for (const [id, answered] of this.#answered) {
+      if (answered.job !== job) continue;
+      this.#remember(id);
+      this.drop(id);
+    }
   }
 
   /** The answer of a call, if it is kept. */

@@ -311,6 +311,15 @@ Deno.test("a task whose node is gone leaves the answers of its calls, and of wha
   assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
 });
 
+Deno.test("a call that was answered is known when its program has ended, and another program's is not", () => {
+  const { answers } = book();
+  const { actor } = journals();
+  for (const [call, job] of [[101, 90], [102, 91]] as const) answers.enter(actor, idOf(call), idOf(job), []);
+  answers.jobEnded(idOf(90));
+  assertEquals([101, 102].map((call) => answers.hasEnded(idOf(call))), [true, false]);
+  assertEquals([101, 102].map((call) => answers.answerOf(idOf(call))), [undefined, []]);
+});
+
 /** The journals of a node that keeps an actor which outlives its program, and what they write. */
 function journals() {
   const inline = (byte: number): Outcome => ({ kind: "inline", bytes: Uint8Array.of(byte), contains: [] });
