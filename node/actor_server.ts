@@ -232,7 +232,11 @@ export class ActorServer {
       if (this.#node.adopt(client, message)) return;
     }
     const parent = asksOnce(client) ? undefined : this.#node.tasks.get(message.parent);
-    const late = peer && [message.parent, message.task].some((id) => this.#answers.hasEnded(id));
+    // In a cluster a task may also be here twice: once more in the name of a caller that has been taken for gone.
+    const mayBeLate = peer ||
+      client.role === "isolate" && this.#node.registry !== undefined &&
+        this.#actors.get(message.actor)?.settings.durable === true;
+    const late = mayBeLate && [message.parent, message.task].some((id) => this.#answers.hasEnded(id));
     const known = late ? undefined : this.#actors.get(message.actor);
     const actor = known ?? unknownActor(message.actor, this.#node.shape({ demand: {} }));
     const call = new CallRecord(message, parent?.job ?? client.job, fn, entry, client.id, actor);
