@@ -266,19 +266,25 @@ export function actorRegistry(
     },
     async remove(actor, revision, known) {
       const prefix = journalOf(actor);
-      const found = async () => (await gcs.list(prefix)).map(({ key }) => key.slice(prefix.length));
-      const [first] = await gcs.batch([
-        { kind: "delete", key: keyOf(actor), expect: revision },
-        ...operations(actor, { put: [], delete: known ?? await found() }),
-      ]);
+      const found = async () =>
+        (await surely(() => gcs.list(prefix))).map(({ key }) => key.slice(prefix.length));
+      const parts = known ?? await found();
+      const [first] = await surely(() =>
+        gcs.batch([
+          { kind: "delete", key: keyOf(actor), expect: revision },
+          ...operations(actor, { put: [], delete: parts }),
+        ])
+      );
       if (first?.kind !== "done") return false;
       // What was on its way when it was looked what there is; now nothing can follow.
       const late = known === undefined ? await found() : [];
       if (late.length > 0) {
-        await gcs.batch([
-          { kind: "check", key: keyOf(actor), expect: ABSENT },
-          ...operations(actor, { put: [], delete: late }),
-        ]);
+        await surely(() =>
+          gcs.batch([
+            { kind: "check", key: keyOf(actor), expect: ABSENT },
+            ...operations(actor, { put: [], delete: late }),
+          ])
+        );
       }
       return true;
     },

@@ -7,6 +7,7 @@
 
 import { assertEquals } from "@std/assert";
 import { systemClock } from "../core/clock.ts";
+import { DisconnectedError } from "../core/errors.ts";
 import { hex, type TaskId, taskIdFromBytes } from "../core/ids.ts";
 import type { GcsClient } from "../gcs/client.ts";
 import { ActorMover } from "../node/actor_mover.ts";
@@ -154,6 +155,24 @@ Deno.test("what is on its way to a journal that is being removed is removed with
   assertEquals(await late, true);
   assertEquals(await client.list("journal/"), []);
   assertEquals(await a.registry.write(FIRST, revision, put("call/2")), false);
+});
+
+Deno.test("an actor is removed though the control store forgets the node meanwhile", async () => {
+  using store = new ControlStore();
+  const client = await store.client(idOf(11));
+  let forgets = false;
+  const a = new Node(1, {
+    ...methods(client),
+    batch: (operations: Parameters<GcsClient["batch"]>[0]) => {
+      if (!forgets) return client.batch(operations);
+      forgets = false;
+      return Promise.reject(new DisconnectedError("forgotten"));
+    },
+  });
+  const revision = await a.record(FIRST);
+  forgets = true;
+  assertEquals(await a.registry.remove(FIRST, revision), true);
+  assertEquals(await client.list("actor/"), []);
 });
 
 /** What a registry uses of a client. */
