@@ -7,7 +7,6 @@
 
 /** The faults, and the rule that each breaks. */
 export const NODE_FAULTS = {
-  "journal-ungated": "other nodes are told what depends on calls that are not in the journal yet",
   "write-unfenced": "a node goes on with an actor that was given to another one, and writes to its journal",
   "forget-answers": "a call that comes again, as its caller was run again, takes effect again",
   "replay-covered": "an actor that is taken up runs calls again that its state covers",

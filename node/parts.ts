@@ -220,7 +220,7 @@ export class NodeParts {
   #hold(): void {
     const { log } = this.rebuilder;
     const { journals } = this.actors;
-    const journalled = journals?.pending === true && !this.faults.has("journal-ungated");
+    const journalled = journals?.pending === true;
     if (!journalled && !log?.pending) return;
     const held = this.#dirty.filter(({ role, late }) => late === undefined && role === "peer");
     if (held.length === 0) return;
