@@ -5,7 +5,8 @@
  */
 
 import { assertEquals } from "@std/assert";
-import { systemClock } from "../core/clock.ts";
+import { parseActorOptions } from "../core/actor_options.ts";
+import { type Clock, systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
 import { returnId, type TaskId } from "../core/ids.ts";
 import { type FromPeer, type Message, PROTOCOL_VERSION, type ToNode } from "../core/messages.ts";
@@ -28,6 +29,8 @@ const never = () => new Promise<never>(() => {});
 /** A node of one CPU whose isolates are silent, until `fail` ends them all: then all tasks that are there fail. */
 function silentNode(
   pull: Abroad["pull"] = never,
+  enter: Abroad["registry"]["enter"] = never,
+  clock: Clock = systemClock,
 ): { node: NodeServer; store: ObjectStore; fail: () => void } & Disposable {
   const exits: ((reason: string) => void)[] = [];
   let failing = false;
@@ -37,7 +40,7 @@ function silentNode(
     token: TOKEN,
     resources: { cpu: 10_000 },
     store,
-    clock: systemClock,
+    clock,
     isolates: {
       start: (_number, exited) => {
         if (failing) queueMicrotask(() => exited("it has no code"));
@@ -64,7 +67,7 @@ function silentNode(
         findName: never,
         virtualHome: never,
         releaseVirtual: () => {},
-        enter: never,
+        enter,
         write: never,
         remove: never,
         get: never,
@@ -282,4 +285,29 @@ Deno.test("NodeServer asks again for an object that cannot be brought from a nod
   driver.send({ type: "subscribe", objects: [returnId(task, 0)] });
   await until("it has been brought", () => told() !== undefined);
   assertEquals([told()!.outcome.kind, errors.length], ["stored", 0]);
+});
+
+Deno.test("NodeServer tells other nodes nothing before the journals of its actors have what that depends on", async () => {
+  const entered = Promise.withResolvers<number>();
+  // However long the test takes, it is not for so long that other nodes are told anyhow.
+  const clock: Clock = {
+    ...systemClock,
+    now: () => 0,
+    after: (ms, then) => ms < 1_000 ? systemClock.after(ms, then) : () => {},
+  };
+  using silent = silentNode(never, () => entered.promise, clock);
+  const peer = connect(silent.node, "peer", id("peer"));
+  const driver = connect(silent.node, "driver", id("job"));
+  peer.send({ type: "behalf", job: id("other"), driver: false });
+  peer.send(delegate(1, id("one")));
+  await until("the task is there", () => silent.node.load().queued === 1);
+  driver.send({ type: "defineActor", index: 0, settings: parseActorOptions({}, "A", false) });
+  driver.send({ type: "createActor", handle: 1, ...fields(id("actor")), actor: 0, dependencies: [] });
+  await until("the actor is being entered", () => silent.node.stats().actors === 1);
+  silent.fail();
+  driver.send({ type: "submit", handle: 2, ...fields(id("two")), dependencies: [] });
+  await until("this node's program was told that isolates fail", () => 2 in driver.results());
+  assertEquals(peer.results(), {});
+  entered.resolve(1);
+  await until("the other node was told", () => 1 in peer.results());
 });
