@@ -40,21 +40,19 @@ const map = ImportMap.of(ROOT);
 
 async function main(argument: string | undefined): Promise<void> {
   await Deno.mkdir(`${ASSETS}/vendor`, { recursive: true });
-  await gatherNative();
+  const native = await gatherNative();
   await Promise.all([vendor(), declarations()]);
   if (argument !== "--assets-only") {
     if (argument === undefined) throw new Error("Say which deno to compile with");
     await merge();
-    await compile(argument);
+    await compile(argument, native);
   }
   await esbuild.stop();
 }
 
-/** Native files. */
-const NATIVE = ["libraystore.so", "esbuild", "lmdb.node"];
-
-/** Gathers native files, each with its hash beside it. */
-async function gatherNative(): Promise<void> {
+/** Gathers native files, each with its hash beside it. @returns Their names. */
+async function gatherNative(): Promise<string[]> {
+  const names: string[] = [];
   const platform = `@esbuild/${Deno.build.os}-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}`;
   const packages = await Deno.realPath(`${ROOT}/node_modules/esbuild`);
   const lmdb = await Deno.realPath(`${ROOT}/node_modules/lmdb`);
@@ -72,7 +70,9 @@ async function gatherNative(): Promise<void> {
     const bytes = name === "lmdb.node" ? withoutOverflow(read) : read;
     await Deno.writeFile(`${ASSETS}/${name}`, bytes);
     await Deno.writeTextFile(`${ASSETS}/${name}.sha256`, `${await sha256(bytes)}\n`);
+    names.push(name);
   }
+  return names;
 }
 
 /**
@@ -239,15 +239,15 @@ const V8_FLAGS = "--single-threaded-gc,--expose-gc";
 /**
  * Puts the native files behind the runtime, and takes them out of what is to be archived.
  *
- * @param denort The runtime. @returns The runtime with the files.
+ * @param denort The runtime. @param native Names of the files. @returns The runtime with the files.
  */
-async function carry(denort: string): Promise<string> {
-  const carrying = `${ROOT}/dist/.denort`;
+async function carry(denort: string, native: readonly string[]): Promise<string> {
+  const carrying = `${STAGE}/denort`;
   await Deno.copyFile(denort, carrying);
   using file = await Deno.open(carrying, { append: true });
   const places: Record<string, Carried> = {};
   let { size: offset } = await file.stat();
-  for (const name of NATIVE) {
+  for (const name of native) {
     const bytes = await Deno.readFile(`${ASSETS}/${name}`);
     for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
     places[name] = { offset, size: bytes.length };
@@ -258,9 +258,9 @@ async function carry(denort: string): Promise<string> {
   return carrying;
 }
 
-async function compile(deno: string): Promise<void> {
+async function compile(deno: string, native: readonly string[]): Promise<void> {
   const denort = Deno.env.get("DENORT_BIN");
-  const carrying = denort === undefined ? undefined : await carry(denort);
+  const carrying = denort === undefined ? undefined : await carry(denort, native);
   const entries = Object.keys(ENTRIES).filter((source) => source.includes("/"));
   const output = `${ROOT}/dist/.rayd.new`;
   // No code cache: it gained nothing measurable, and it leaves a file in the directory for temporary files.
@@ -280,7 +280,6 @@ async function compile(deno: string): Promise<void> {
   }).output();
   if (code !== 0) throw new Error(`deno compile ended with status ${code}`);
   await Deno.rename(output, `${ROOT}/dist/rayd`);
-  if (carrying !== undefined) await Deno.remove(carrying);
   await Deno.remove(STAGE, { recursive: true });
 }
 

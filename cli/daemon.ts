@@ -58,8 +58,14 @@ export async function startNode(
     machine: machineId(),
     startedAt: here.wallTime(),
   };
-  return await startDaemon(config, machine(here));
+  const daemon = await startDaemon(config, machine(here));
+  // A start leaves some megabytes, which the engine would keep until something happens.
+  systemClock.after(STARTED_MS, () => void collectGarbage(systemClock));
+  return daemon;
 }
+
+/** How long after a start its garbage is collected. */
+const STARTED_MS = 1_000;
 
 /**
  * Goes on until a signal, or until somebody asks that the node drain. It then lets what runs here end, for a while; a
@@ -76,8 +82,6 @@ export async function untilSignal(
 ): Promise<number> {
   const ended = Promise.withResolvers<number>();
   let draining = false, ending = false;
-  // A start leaves some megabytes, which the engine would keep until something happens.
-  systemClock.after(STARTED_MS, () => void collectGarbage(systemClock));
   const end = (status: number) => {
     ending = true;
     close().then(() => ended.resolve(status), () => ended.resolve(1));
@@ -103,9 +107,6 @@ export async function untilSignal(
   });
   return await ended.promise;
 }
-
-/** When garbage of the start is collected. */
-const STARTED_MS = 1_000;
 
 /** How long a node that is to end waits for what runs on it. */
 const DRAIN_MS_MAX = 30_000;

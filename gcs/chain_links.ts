@@ -284,7 +284,7 @@ export class ChainLinks {
       abandon(socket); // it is no member that listens there
       response.destroy();
     });
-    // What an upgrade leaves has no such setting on Deno 2.6, so it has to be made before: small messages waited 40 ms.
+    // Small messages leave at once. The socket that an upgrade leaves cannot be set so on Deno 2.6: it has to be done before.
     socket._req?.once("socket", (raw: Socket) => {
       if (raw.connecting) raw.once("connect", () => raw.setNoDelay(true));
       else raw.setNoDelay(true);

@@ -35,7 +35,7 @@ import {
 import type { Outcome } from "../core/messages.ts";
 import type { ObjectStore } from "../store/object_store.ts";
 import { type Homes, JournalWriter, type PortableCall } from "./actor_journal_format.ts";
-import type { ActorPlace, ActorRegistry, JournalChange } from "./actor_registry.ts";
+import { type ActorRegistry, type JournalChange, placeOf } from "./actor_registry.ts";
 import type { CallRecord, NodeActor } from "./actor_records.ts";
 import type { AnswerBook } from "./answers.ts";
 import type { ObjectDirectory } from "./directory.ts";
@@ -139,17 +139,13 @@ export class ActorJournals {
   /** An actor is about to be made for the first time: its constructor's arguments are there. */
   enter(actor: NodeActor): void {
     const { settings, creation } = actor;
-    const writer = new JournalWriter();
-    const portable = this.#portable(creation, writer.homes, JOURNAL_MADE_BYTES_MAX);
-    if (portable === undefined) {
+    const put = this.#made(creation, settings);
+    if (put === undefined) {
       return this.#bound(actor, "its constructor's arguments are too large to be kept in the control store");
     }
-    writer.call(portable);
-    const bytes = writer.bytes({ settings });
     const place = placeOf(settings, actor.job, this.#node.id, 0);
     const entered = Promise.withResolvers<number | undefined>();
     const journal = actor.journal = new Journal(actor, entered.promise);
-    const put = split(bytes).map((piece, i) => ({ part: `made/${number(i)}`, bytes: piece }));
     journal.whole = true;
     journal.made = put.length;
     const { registry } = this.#node;
@@ -172,16 +168,18 @@ export class ActorJournals {
    * @param creation How it is made; without arguments.
    */
   async enterFor(creation: TaskRecord, settings: ActorSettings, node: TaskId): Promise<void> {
+    const put = this.#made(creation, settings)!;
+    const place = placeOf(settings, creation.job, node, 1);
+    await this.#node.registry.enter(creation.id, place, { put, delete: [] });
+  }
+
+  /** How an actor is made, in parts of a journal; `undefined` if its arguments are too large. */
+  #made(creation: TaskRecord, settings: ActorSettings): JournalChange["put"] | undefined {
     const writer = new JournalWriter();
-    writer.call(this.#portable(creation, writer.homes, JOURNAL_MADE_BYTES_MAX)!);
-    const put = split(writer.bytes({ settings })).map((piece, i) => ({
-      part: `made/${number(i)}`,
-      bytes: piece,
-    }));
-    await this.#node.registry.enter(creation.id, placeOf(settings, creation.job, node, 1), {
-      put,
-      delete: [],
-    });
+    const portable = this.#portable(creation, writer.homes, JOURNAL_MADE_BYTES_MAX);
+    if (portable === undefined) return undefined;
+    writer.call(portable);
+    return split(writer.bytes({ settings })).map((bytes, i) => ({ part: `made/${number(i)}`, bytes }));
   }
 
   /** A call is sent to its actor for the first time. */
@@ -548,23 +546,4 @@ function split(bytes: Uint8Array): Uint8Array[] {
     pieces.push(bytes.subarray(at, at + JOURNAL_PIECE_BYTES));
   }
   return pieces;
-}
-
-/** Where an actor is. */
-export function placeOf(settings: ActorSettings, job: TaskId, node: TaskId, moves: number): ActorPlace {
-  const { demand, alternatives, placement } = settings;
-  return {
-    node: hex(node),
-    moves,
-    job: hex(job),
-    label: settings.label,
-    namespace: settings.namespace,
-    name: settings.name,
-    outlives: settings.detached,
-    needs: {
-      demand,
-      ...(alternatives === undefined ? {} : { alternatives }),
-      ...(placement === undefined ? {} : { placement }),
-    },
-  };
 }

@@ -41,6 +41,25 @@ export interface ActorPlace {
   readonly needs: Pick<ActorSettings, "demand" | "alternatives" | "placement">;
 }
 
+/** Where an actor is. */
+export function placeOf(settings: ActorSettings, job: TaskId, node: TaskId, moves: number): ActorPlace {
+  const { demand, alternatives, placement } = settings;
+  return {
+    node: hex(node),
+    moves,
+    job: hex(job),
+    label: settings.label,
+    namespace: settings.namespace,
+    name: settings.name,
+    outlives: settings.detached,
+    needs: {
+      demand,
+      ...(alternatives === undefined ? {} : { alternatives }),
+      ...(placement === undefined ? {} : { placement }),
+    },
+  };
+}
+
 /** A journal's parts, by what follows the actor's prefix. */
 export interface JournalChange {
   readonly put: readonly { readonly part: string; readonly bytes: Uint8Array }[];

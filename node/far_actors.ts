@@ -20,8 +20,7 @@ import { IDLE_ONLY_MS } from "../scheduler/balance.ts";
 import { pack } from "../store/serialize.ts";
 import { unknownActor } from "./actor_errors.ts";
 import { CallRecord, type NodeActor } from "./actor_records.ts";
-import { placeOf } from "./actor_journal.ts";
-import type { ActorPlace } from "./actor_registry.ts";
+import { type ActorPlace, placeOf } from "./actor_registry.ts";
 import type { FarCall } from "./answers.ts";
 import type { ClusterServices } from "./cluster.ts";
 import type { ObjectRecord } from "./directory.ts";
@@ -382,19 +381,14 @@ export class FarActors {
     const task = new TaskRecord(message, job, fn, entry, client.id);
     task.results = [directory.declare(id, client.id)];
     if (this.#node.admit(task) === undefined) return;
-    const create = (remote: Remote) => this.#createAt(remote, task, settings);
     const remote = node === undefined ? undefined : this.#links.byNode(node);
-    if (remote !== undefined) return create(remote);
+    if (remote !== undefined) return this.#createAt(remote, task, settings);
     if (node === undefined) {
       const why = "which node has it cannot be asked, as the control store is away";
       const text = `Actor ${settings.label} cannot be had: ${why}. Try again later`;
       return void this.#node.fail(task, new ActorUnavailableError(text));
     }
-    this.#say(task.id, {
-      go: create,
-      here: () => this.#node.finish(task, [NOTHING]),
-      gone: () => task.finished ? false : this.#enter(task, settings),
-    });
+    this.#createAgain(task, settings, hex(node).slice(0, 8));
   }
 
   /**

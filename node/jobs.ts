@@ -164,10 +164,9 @@ export class Jobs {
     const [codes, jobs, uses] = await Promise.all(
       [CODES, JOBS, USES].map((prefix) => this.#gcs.list(prefix)),
     );
-    const read = (bytes: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(bytes));
     const used = new Set([
-      ...jobs!.flatMap(({ value }) => (read(value) as JobRecord).code),
-      ...uses!.flatMap(({ value }) => read(value) as string[]),
+      ...jobs!.flatMap(({ value }) => readJob(value).code),
+      ...uses!.flatMap(({ value }) => JSON.parse(new TextDecoder().decode(value)) as string[]),
     ]);
     const revisions = new Map(codes!.map(({ key, revision }) => [key.slice(CODES.length), revision]));
     for (const hash of collector.look(revisions.keys(), used, now)) {

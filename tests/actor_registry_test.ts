@@ -6,12 +6,13 @@
  */
 
 import { assertEquals } from "@std/assert";
+import { parseActorOptions } from "../core/actor_options.ts";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
 import { hex, type TaskId, taskIdFromBytes } from "../core/ids.ts";
 import type { GcsClient } from "../gcs/client.ts";
 import { ActorMover } from "../node/actor_mover.ts";
-import { type ActorPlace, type ActorRegistry, actorRegistry } from "../node/actor_registry.ts";
+import { type ActorRegistry, actorRegistry, placeOf } from "../node/actor_registry.ts";
 import { Leases } from "../node/leases.ts";
 import { ControlStore } from "./control_store.ts";
 
@@ -43,16 +44,8 @@ class Node {
 
   /** Its record is written. @returns The revision. */
   async record(actor: TaskId): Promise<number> {
-    const place: ActorPlace = {
-      node: hex(this.id),
-      moves: 0,
-      job: hex(idOf(90)),
-      label: "A",
-      namespace: "default",
-      name: "hits",
-      outlives: true,
-      needs: { demand: {} },
-    };
+    const settings = parseActorOptions({ name: "hits", detached: true }, "A", false);
+    const place = placeOf(settings, idOf(90), this.id, 0);
     return (await this.registry.enter(actor, place, NOTHING))!;
   }
 
