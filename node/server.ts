@@ -59,8 +59,7 @@ export class NodeServer {
   /** @param options What the node is made of. */
   constructor(options: NodeOptions) {
     this.#node = new NodeParts(options);
-    // One of a cluster waits for a program.
-    if (options.abroad === undefined) this.#node.isolates.wake();
+    this.#node.isolates.wake();
     this.#tick();
   }
 
