@@ -6,9 +6,9 @@
 
 import { systemClock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
+import { settleHeap } from "../core/settle_heap.ts";
 import { type Daemon, type DaemonConfig, startDaemon } from "../node/daemon.ts";
 import { machine } from "../node/machine.ts";
-import { collectGarbage } from "../runtime/collect.ts";
 import { hostCommand, machineId, storeMemoryOf } from "../runtime/machine.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
@@ -59,13 +59,9 @@ export async function startNode(
     startedAt: here.wallTime(),
   };
   const daemon = await startDaemon(config, machine(here));
-  // A start leaves some megabytes, which the engine would keep until something happens.
-  systemClock.after(STARTED_MS, () => void collectGarbage(systemClock));
+  settleHeap(systemClock);
   return daemon;
 }
-
-/** How long after a start its garbage is collected. */
-const STARTED_MS = 1_000;
 
 /**
  * Goes on until a signal, or until somebody asks that the node drain. It then lets what runs here end, for a while; a

@@ -11,6 +11,7 @@ import { parentPort } from "node:worker_threads";
 import { systemClock } from "../core/clock.ts";
 import { RaydError } from "../core/errors.ts";
 import { taskIdFromHex } from "../core/ids.ts";
+import { settleHeap } from "../core/settle_heap.ts";
 import { listenTcp, splitAddress, type TcpListener } from "../transport/tcp.ts";
 import { type MemberBook, readBook, writeBook } from "./chain_book.ts";
 import { type ChainConfig, hasPart } from "./chain_config.ts";
@@ -79,6 +80,8 @@ async function main(config: GcsConfig): Promise<void> {
     }
   });
   reply({ type: "ready", port: listener.port });
+  // Other members would wait for this one meanwhile.
+  if (members === undefined) settleHeap(systemClock);
   await listener.serve((stream) => server.accept(stream));
 }
 

@@ -3,7 +3,7 @@
  *
  * While a program runs somewhere in the cluster, as many as are kept ready stay, so that its next task starts at once;
  * what had to be started beyond that, as many tasks waited for others, goes after a while. When no program has run for a
- * while, all go. They come back when a program connects, anywhere.
+ * while, or none has run yet, there are none. They come when a program connects, anywhere.
  *
  * One that stays collects its garbage once it has rested for a moment, be it one for tasks or for actors: otherwise actors
  * and objects that its last task, or call, had a Ref of would live for as long as nothing is done there.

@@ -59,7 +59,8 @@ export class NodeServer {
   /** @param options What the node is made of. */
   constructor(options: NodeOptions) {
     this.#node = new NodeParts(options);
-    this.#node.isolates.wake();
+    // One of a cluster waits for a program.
+    if (options.abroad === undefined) this.#node.isolates.wake();
     this.#tick();
   }
 

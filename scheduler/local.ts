@@ -194,10 +194,17 @@ export class LocalScheduler<T extends SchedulerTask> {
     return { sent: sent + suspended, running, suspended };
   }
 
-  /** How long the tasks that wait have waited at most, in milliseconds. @param now The time. */
+  /**
+   * How long the tasks that wait have waited at most, in milliseconds. While the first isolate is starting that does not
+   * count: it is soon over, and most likely others, who were woken by the same program, are no further.
+   *
+   * @param now The time.
+   */
   waitedMs(now: number): number {
     const since = this.#queue.oldest();
-    return since === undefined ? 0 : Math.max(0, now - since);
+    if (since === undefined) return 0;
+    const starts = this.#isolates.size === 0 && this.#spawning > 0 ? STARTING_MS : 0;
+    return Math.max(0, now - since - starts);
   }
 
   /**
@@ -557,5 +564,8 @@ const AHEAD_MS_MAX = 4;
 
 /** More isolates than this are not started at once: starting one takes a core for some 20 ms. */
 const SPAWNING_MAX = 4;
+
+/** An isolate that has not started after so long is not to be waited for. */
+const STARTING_MS = 1_000;
 
 const NO_GPUS: readonly number[] = Object.freeze([]);

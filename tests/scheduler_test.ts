@@ -440,3 +440,13 @@ function twoShapes() {
   };
   return { queue, add, small: shapes.of(units({ cpu: 1 })), large: shapes.of(units({ cpu: 4 })) };
 }
+
+Deno.test("while the first isolate starts a wait does not count, unless that takes too long", () => {
+  const story = new Story({ cpu: 2 });
+  assertEquals(story.ready("a"), ["spawn"]);
+  assertEquals(story.scheduler.waitedMs(900), 0);
+  assertEquals(story.scheduler.waitedMs(1_300), 300);
+  assertEquals(story.isolate(1), ["send a to 1"]);
+  assertEquals(story.ready("b", { cpu: 2 }), []);
+  assertEquals(story.scheduler.waitedMs(900), 900);
+});
