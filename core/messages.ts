@@ -19,7 +19,7 @@ import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const PROTOCOL_VERSION = 5;
+export const PROTOCOL_VERSION = 6;
 
 /** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
 export type Outcome =
@@ -166,6 +166,8 @@ export type ToNode =
   | { readonly type: "subscribe"; readonly objects: readonly ObjectId[] }
   | { readonly type: "consumed"; readonly task: TaskId; readonly count: number }
   | { readonly type: "cancel"; readonly task: TaskId; readonly force: boolean; readonly recursive: boolean }
+  /** Of a peer: the program that made a call is gone. */
+  | { readonly type: "orphan"; readonly task: TaskId }
   | { readonly type: "makeRoom"; readonly request: number; readonly bytes: number }
   | { readonly type: "ask"; readonly request: number; readonly topic: Topic }
   /** Of a program: about a placement group, and answered (`core/groups.ts`). */

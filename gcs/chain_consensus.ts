@@ -11,6 +11,9 @@
  * so there is nothing to ask before it asks for votes: as for the first ballot of a leader in Multi-Paxos. It uses that
  * ballot only if it has promised none, so at most once, for one value.
  *
+ * A proposer promises, and votes, before it asks the others, and says that it has voted when it asks for votes. So where
+ * two votes are a majority, whoever votes knows at once that it is decided.
+ *
  * Pure: `step`s return messages to be sent after what was written to the storage is durable. Messages to oneself go the
  * same way.
  *
@@ -156,7 +159,9 @@ export class ChainConsensus {
     // A ballot must not be used twice, not even by one who starts again: promising it to oneself keeps it.
     this.#state.promised = ballot;
     this.#save();
-    return this.#ask(known, proposal);
+    return isFirst
+      ? this.#askForVotes(known, proposal)
+      : this.#promisedBy(this.#member, known, proposal, this.#state.accepted);
   }
 
   /** Nothing is to be decided: a proposal that nobody may have voted for is let go. */
@@ -215,9 +220,10 @@ export class ChainConsensus {
 
   #accept(
     from: MemberId,
-    { epoch }: ChainConfig,
+    known: ChainConfig,
     message: Extract<MemberMessage, { type: "accept" }>,
   ): MemberSend[] {
+    const { epoch } = known;
     const { ballot, value } = message;
     if (compare(ballot, this.#state.promised) < 0 && !this.#faults.has("ignore-promise")) {
       return [{ to: from, message: { type: "refuse", epoch, ballot: this.#state.promised } }];
@@ -226,18 +232,34 @@ export class ChainConsensus {
       this.#deferred = { from, message };
       return []; // it is also asked again
     }
+    this.#vote(ballot, value);
+    // With the vote of the one who asks, it may be decided.
+    const voted = message.voted || this.#faults.has("vote-assumed");
+    const votes = voted && known.acceptors.includes(from) ? 2 : 1;
+    if (votes >= this.#quorum(known)) this.learn(value);
+    return [{ to: from, message: { type: "accepted", epoch, ballot } }];
+  }
+
+  #vote(ballot: Ballot, value: ChainConfig): void {
     this.#state.promised = ballot;
     this.#state.accepted = { ballot, value };
     this.#save();
-    return [{ to: from, message: { type: "accepted", epoch, ballot } }];
   }
 
   #promised(from: MemberId, message: Extract<MemberMessage, { type: "promise" }>): MemberSend[] {
     const { known } = this.#state;
     const proposal = this.#current(message.epoch, message.ballot, "prepare");
     if (known === undefined || proposal === undefined) return [];
+    return this.#promisedBy(from, known, proposal, message.accepted);
+  }
+
+  #promisedBy(
+    from: MemberId,
+    known: ChainConfig,
+    proposal: Proposal,
+    accepted: Accepted | undefined,
+  ): MemberSend[] {
     proposal.answered.add(from);
-    const { accepted } = message;
     if (
       accepted !== undefined && compare(accepted.ballot, proposal.best) > 0 &&
       !this.#faults.has("ignore-accepted")
@@ -245,10 +267,25 @@ export class ChainConsensus {
       proposal.best = accepted.ballot;
       proposal.value = accepted.value;
     }
-    if (proposal.answered.size < this.#quorum(known)) return [];
+    if (proposal.answered.size < this.#quorum(known)) {
+      return from === this.#member ? this.#ask(known, proposal) : [];
+    }
     proposal.phase = "accept";
     proposal.answered.clear();
-    return this.#ask(known, proposal);
+    return this.#askForVotes(known, proposal);
+  }
+
+  /** Votes for its own proposal, if it may; then the others are asked. */
+  #askForVotes(known: ChainConfig, proposal: Proposal): MemberSend[] {
+    const { ballot, value } = proposal;
+    // Otherwise it asks itself as well, and again.
+    if (compare(ballot, this.#state.promised) >= 0 && this.#mayAccept(value)) {
+      this.#vote(ballot, value);
+      proposal.answered.add(this.#member);
+    }
+    return proposal.answered.size < this.#quorum(known)
+      ? this.#ask(known, proposal)
+      : this.#decide(known, proposal);
   }
 
   #accepted(from: MemberId, message: Extract<MemberMessage, { type: "accepted" }>): MemberSend[] {
@@ -256,8 +293,11 @@ export class ChainConsensus {
     const proposal = this.#current(message.epoch, message.ballot, "accept");
     if (known === undefined || proposal === undefined) return [];
     proposal.answered.add(from);
-    if (proposal.answered.size < this.#quorum(known)) return [];
-    const config = proposal.value;
+    return proposal.answered.size < this.#quorum(known) ? [] : this.#decide(known, proposal);
+  }
+
+  /** A majority has voted. */
+  #decide(known: ChainConfig, { value: config }: Proposal): MemberSend[] {
     this.learn(config);
     const all = new Set([...known.chain, ...known.acceptors, ...config.chain, ...config.acceptors]);
     if (config.joining !== undefined) all.add(config.joining);
@@ -281,7 +321,7 @@ export class ChainConsensus {
       to,
       message: phase === "prepare"
         ? { type: "prepare", config, ballot }
-        : { type: "accept", config, ballot, value },
+        : { type: "accept", config, ballot, value, voted: answered.has(this.#member) },
     }));
   }
 

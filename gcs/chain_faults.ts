@@ -33,6 +33,7 @@ export const CHAIN_FAULTS = {
   "ignore-promise": "an acceptor accepts a ballot below the one it promised",
   "ignore-accepted": "a proposer passes over what acceptors have accepted already",
   "minority-decides": "one acceptor's vote is a decision",
+  "vote-assumed": "an acceptor takes it that who asks for its vote has voted",
   "first-ballot-of-all": "who proposes first asks nobody what was voted for, whoever it is",
   "first-ballot-twice": "a member that has started anew uses the first ballot again",
   "ignore-leases": "an acceptor lets the tail go that it has granted a lease",

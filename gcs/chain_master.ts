@@ -105,8 +105,8 @@ export class ChainMaster {
   #leaving: Leaving = "no";
   /** When it was told to leave now, though it may linger. */
   #leavesSince: number | undefined;
-  /** It had a part when it began to leave, so that others have to know that it is out. */
-  #hadPart = false;
+  /** It had a part once, or may have had: others have to know that it is out, and it may be the only one who does. */
+  #hadPart: boolean;
 
   /** @param options What the master is made of. */
   constructor(options: ChainMasterOptions) {
@@ -127,6 +127,7 @@ export class ChainMaster {
       this.#faults,
     );
     this.#epoch = this.#consensus.known?.epoch ?? 0;
+    this.#hadPart = this.#consensus.known !== undefined;
     for (const peer of this.#others()) this.#peers.of(peer).heardAt = options.now; // each gets its chance to speak
   }
 
@@ -149,6 +150,7 @@ export class ChainMaster {
   found(config: ChainConfig): void {
     this.#consensus.learn(config);
     this.#epoch = config.epoch;
+    this.#hadPart = true;
   }
 
   /** Whether this member, as the tail, may answer reads at this moment. */
@@ -190,7 +192,7 @@ export class ChainMaster {
         return this.#after(this.#message(event.from, event.message));
       case "dead":
         this.#peers.of(event.member).dead = event.incarnation;
-        return this.#after([...this.#consensus.retry(), ...this.#plan()]);
+        return this.#after(this.#retry());
       case "leave":
         return this.#after(this.#leave(event.when));
       case "tick":
@@ -199,10 +201,15 @@ export class ChainMaster {
     }
   }
 
+  /** Votes that had to wait may be given now, and that may decide. */
+  #retry(): MemberSend[] {
+    const sends = this.#consensus.retry();
+    return this.config?.epoch === this.#epoch ? [...sends, ...this.#plan()] : sends;
+  }
+
   #leave(when: "soon" | "now"): MemberSend[] {
     if (when === "now") this.#leavesSince ??= this.#peers.now;
     if (this.#leaving === "no") this.#leaving = "soon";
-    this.#hadPart ||= this.config !== undefined && hasPart(this.config, this.#options.member);
     this.#stopLingering();
     return [...this.#beats(), ...this.#plan()];
   }
@@ -238,7 +245,7 @@ export class ChainMaster {
         if (config !== undefined && message.epoch < config.epoch) {
           sends.push({ to: from, message: { type: "decided", config } });
         }
-        return leaves ? [...sends, ...this.#consensus.retry(), ...this.#plan()] : sends;
+        return leaves ? [...sends, ...this.#retry()] : sends;
       }
       case "lease":
         return this.#grant(from, message);
@@ -265,7 +272,7 @@ export class ChainMaster {
     const { config } = this;
     if (config === undefined || config.epoch === this.#epoch) return sends;
     this.#epoch = config.epoch;
-    if (this.#leaving !== "no") this.#hadPart ||= hasPart(config, this.#options.member);
+    this.#hadPart ||= hasPart(config, this.#options.member);
     this.#stopLingering();
     this.#leasedUntil = -Infinity;
     this.#ask++;

@@ -78,6 +78,8 @@ export type MemberMessage =
     readonly config: ChainConfig;
     readonly ballot: Ballot;
     readonly value: ChainConfig;
+    /** The sender has voted for it. */
+    readonly voted: boolean;
   }
   | { readonly type: "accepted"; readonly epoch: number; readonly ballot: Ballot }
   /** The tail asks to be left the tail for a while. */

@@ -53,9 +53,11 @@ export class CallRecord extends TaskRecord implements TableCall {
     this.logBytes = ACTOR_LOG_CALL_BYTES + (args.kind === "inline" ? args.bytes.length : 0);
   }
 
-  /** Whether it is the creation of an actor that outlives its program. */
-  get createsDetached(): boolean {
-    return this.actor.creation === this && this.actor.settings.detached;
+  /** Whether it makes an actor that outlives its program, or runs in one. */
+  get outlivesProgram(): boolean {
+    const { creation, settings, job } = this.actor;
+    if (creation === this) return settings.detached;
+    return this.phase === "sent" && (settings.detached || job !== this.job);
   }
 }
 

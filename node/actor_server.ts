@@ -468,6 +468,14 @@ export class ActorServer {
     });
   }
 
+  /** A call that runs is told that nobody wants it any more. */
+  abort({ actor, execution, entry }: CallRecord): void {
+    const client = actor.isolate?.client;
+    if (client === undefined || execution < 0) return;
+    const reason = `${entry.settings.name} is no longer wanted`;
+    this.#node.send(client, { type: "abort", handle: execution, reason });
+  }
+
   // --- What isolates say --------------------------------------------------------------------------------------
 
   /** The call that an execution of an isolate is. */
@@ -680,15 +688,8 @@ export class ActorServer {
     switch (effect.type) {
       case "send":
         return this.#sendCall(actor, effect.call, effect.replaying);
-      case "abort": {
-        const client = actor.isolate?.client;
-        if (client === undefined) return;
-        return this.#node.send(client, {
-          type: "abort",
-          handle: effect.call.execution,
-          reason: `${effect.call.entry.settings.name} is no longer wanted`,
-        });
-      }
+      case "abort":
+        return this.abort(effect.call);
       case "fail":
         return this.#failCall(actor, effect.call, effect.why);
       case "unlog":

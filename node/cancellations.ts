@@ -86,6 +86,21 @@ export class Cancellations {
   }
 
   /**
+   * The program that submitted a task is gone: the task is stopped. To stop a call that runs might take its isolate, and
+   * with that an actor which is not the program's alone, and its state: the call is told, and goes on if it likes.
+   */
+  orphan(task: TaskRecord): void {
+    if (task instanceof CallRecord) {
+      // Whoever has the actor sees to it; the answer comes in any case.
+      if (task.remote >= 0) return this.#node.cluster!.orphan(task);
+      if (task.outlivesProgram) return this.#node.actors.abort(task);
+    }
+    const message = `The program that submitted task ${hex(task.id)} ended`;
+    // What a call has submitted is known where it ran.
+    this.stop(task, new TaskCancelledError(message), true, task instanceof CallRecord);
+  }
+
+  /**
    * Ends a task with an error, in any state. If it runs, it is told so; with `force`, its isolate is ended when it has
    * not stopped within the grace.
    */

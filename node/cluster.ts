@@ -466,6 +466,12 @@ export class Cluster {
     this.#node.send(remote.client, { type: "cancel", task: task.id, force, recursive });
   }
 
+  /** The program that made a call which is elsewhere is gone. */
+  orphan(task: TaskRecord): void {
+    const remote = this.#remotes.get(task.remote);
+    if (remote !== undefined) this.#node.send(remote.client, { type: "orphan", task: task.id });
+  }
+
   /** The consumer of a stream that runs elsewhere has taken items. */
   consumed(task: TaskRecord): void {
     const remote = this.#remotes.get(task.remote);

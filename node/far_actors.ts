@@ -514,7 +514,10 @@ export class FarActors {
     call.remote = -1;
     call.collected = undefined;
     call.state = "delegated";
-    if (!call.finished) this.#sayCall(call, name);
+    if (call.finished) return;
+    const asked = [call, ...call.others ?? []].some(({ client }) => this.#node.clients.has(client));
+    if (asked) this.#sayCall(call, name);
+    else this.#node.fail(call, unavailable(call, name)); // its program is gone as well
   }
 
   #sayCall(call: CallRecord, name: string): void {

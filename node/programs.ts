@@ -4,9 +4,8 @@
  * @module
  */
 
-import { hex, type TaskId } from "../core/ids.ts";
+import type { TaskId } from "../core/ids.ts";
 import type { FromNode } from "../core/messages.ts";
-import { TaskCancelledError } from "../core/errors.ts";
 import { CallRecord } from "./actor_records.ts";
 import type { NodeParts } from "./parts.ts";
 import type { Client } from "./peers.ts";
@@ -71,14 +70,21 @@ export class Programs {
     this.#drivers.delete(client.job);
     this.#node.options.abroad?.jobEnded(client.job);
     for (const task of [...this.#node.tasks.values()]) {
-      if (task.job !== client.job || task.finished) continue;
-      if (task instanceof CallRecord && task.createsDetached) continue;
-      const message = `The program that submitted task ${hex(task.id)} ended`;
-      this.#node.cancellations.stop(task, new TaskCancelledError(message), true, false);
+      if (task.job === client.job && !task.finished && !this.#goesOn(task.parent)) {
+        this.#node.cancellations.orphan(task);
+      }
     }
     this.#node.actors.jobEnded(client.job);
     this.#node.groups.jobEnded(client.job);
     this.#node.cluster?.jobEnded(client.job);
+  }
+
+  /** Whether a task is, or was submitted by, a call that goes on without its program, as far as is known here. */
+  #goesOn(id: TaskId): boolean {
+    for (let task = this.#node.tasks.get(id); task !== undefined; task = this.#node.tasks.get(task.parent)) {
+      if (task instanceof CallRecord && (task.remote >= 0 || task.outlivesProgram)) return true;
+    }
+    return false;
   }
 
   /** The job of what a client submits. */

@@ -510,6 +510,12 @@ export class NodeServer {
         if (task !== undefined && !this.#node.submissions.givenUp(client, task)) return;
         return this.#node.cancellations.cancel(message.task, message.force, message.recursive);
       }
+      case "orphan": {
+        const task = client.role === "peer" ? this.#node.tasks.get(message.task) : undefined;
+        const others = task?.others?.some(({ client }) => this.#node.clients.has(client)) ?? false;
+        if (task?.client === client.id && !others) this.#node.cancellations.orphan(task);
+        return;
+      }
       case "makeRoom":
         this.#node.objects.makeRoom(message.bytes).then((error) => {
           this.#node.send(client, {

@@ -46,7 +46,7 @@ function acceptor() {
     /** The head wants to go on without the tail. @returns Whether there is a vote for it. */
     votes: (n: number) => {
       const value: ChainConfig = { ...CONFIG, epoch: 2, chain: [A, B] };
-      return take(A, { type: "accept", config: CONFIG, ballot: { n, by: A }, value })
+      return take(A, { type: "accept", config: CONFIG, ballot: { n, by: A }, value, voted: false })
         .some(({ message }) => message.type === "accepted");
     },
   };

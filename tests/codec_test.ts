@@ -175,6 +175,7 @@ const TO_NODE: Kinds<ToNode> = {
   release: fc.record({ objects }),
   subscribe: fc.record({ objects }),
   consumed: fc.record({ task, count: u32 }),
+  orphan: fc.record({ task }),
   cancel: fc.record({ task, force: fc.boolean(), recursive: fc.boolean() }),
   makeRoom: fc.record({ request: u32, bytes: size }),
   ask: fc.record({

@@ -78,6 +78,7 @@ const KIND = {
   bequeath: 47,
   turnedAway: 48,
   keyValue: 49,
+  orphan: 50,
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = [
@@ -264,6 +265,8 @@ function fields(to: ByteWriter, m: Message): void {
     case "cancel":
       to.taskId(m.task);
       return to.u8((m.force ? 1 : 0) | (m.recursive ? 2 : 0));
+    case "orphan":
+      return to.taskId(m.task);
     case "makeRoom":
       to.u32(m.request);
       return to.f64(m.bytes);
@@ -490,6 +493,8 @@ function toNode(from: ByteReader, kind: number): ToNode {
       const flags = from.u8();
       return { type: "cancel", task, force: (flags & 1) !== 0, recursive: (flags & 2) !== 0 };
     }
+    case KIND.orphan:
+      return { type: "orphan", task: from.taskId() };
     case KIND.makeRoom:
       return { type: "makeRoom", request: from.u32(), bytes: from.size() };
     case KIND.ask:

@@ -22,11 +22,15 @@ export interface RegistersOptions {
   readonly random: () => number;
   /** How long a client rests after each operation; 0 unless given. */
   readonly restMs?: number;
+  /** The share of steps that only read; 0.4 unless given. Of the others, half write, and half read and swap. */
+  readonly reads?: number;
 }
 
 /** What they have seen. */
 export interface RegistersReport {
   readonly operations: number;
+  /** Those that were acknowledged and had changed a key. */
+  readonly written: number;
   /** Operations whose outcome nobody knows. */
   readonly unknown: number;
   /** The keys whose history could not have come about. */
@@ -91,8 +95,12 @@ export class Registers {
     reader.close();
     const verdicts = await judge([...this.#histories.values()]);
     const wrong = [...this.#histories.keys()].filter((_, i) => !verdicts[i]);
-    const operations = [...this.#histories.values()].reduce((sum, history) => sum + history.length, 0);
-    return { operations, unknown: this.#unknown, wrong };
+    const all = [...this.#histories.values()].flat();
+    const written =
+      all.filter(({ action, returned }) =>
+        returned < Infinity && (action.kind === "write" || action.kind === "swap" && action.done === true)
+      ).length;
+    return { operations: all.length, written, unknown: this.#unknown, wrong };
   }
 
   #open(): GcsClient {
@@ -102,13 +110,13 @@ export class Registers {
   }
 
   async #work(client: GcsClient, n: number): Promise<void> {
-    const { random, restMs = 0 } = this.#options;
+    const { random, restMs = 0, reads = 0.4 } = this.#options;
     while (!this.#over) {
       const { key, history } = this.#next();
       const kind = random(), next = `${n}.${++this.#values}`;
       try {
-        if (kind < 0.4) await this.#read(client, key, history);
-        else if (kind < 0.7) {
+        if (kind < reads) await this.#read(client, key, history);
+        else if (kind < (1 + reads) / 2) {
           const write = { kind: "write", value: next } as const;
           await this.#timed(history, () => client.put(key, bytes(next)), () => write, write);
         } else {

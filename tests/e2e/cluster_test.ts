@@ -514,6 +514,60 @@ if (import.meta.main) {
   assertEquals(await cluster.run("look"), { "all is free": true });
 });
 
+Deno.test("a call that still runs when its program ends goes on where its actor outlives the program, here and elsewhere", async () => {
+  await using cluster = await TestCluster.start(
+    `
+import { actor, get, getActor, init } from "rayd";
+const print = (what: string, value: unknown) => console.log(what + ": " + JSON.stringify(value));
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+export class CounterObject {
+  n = 0;
+  add(): number { return ++this.n; }
+}
+export const Counter = actor(CounterObject, { module: import.meta.url });
+export class PollerObject {
+  rounds = 0;
+  last = 0;
+  failures: string[] = [];
+  async poll(): Promise<void> {
+    const counter = await getActor(Counter, "counter");
+    for (;; await pause(20)) {
+      this.rounds++;
+      await get(counter.add.remote()).then((n) => this.last = n, (error) => this.failures.push(String(error)));
+    }
+  }
+  report() { return { rounds: this.rounds, last: this.last, failures: this.failures }; }
+}
+export const Poller = actor(PollerObject, { module: import.meta.url });
+if (import.meta.main) {
+  await using _ = await init();
+  const until = async (name: string, rounds: number) => {
+    const poller = await getActor(Poller, name);
+    for (let i = 0; i < 500; i++, await pause(20)) {
+      const report = await get(poller.report.remote());
+      if (report.rounds < rounds) continue;
+      return report.failures.length === 0 && report.last >= report.rounds - 1 ? "goes on" : report;
+    }
+    return "has ended";
+  };
+  for (const of of ["head", "worker"]) {
+    if (Deno.args[0] === "make") {
+      if (of === "head") await get(Counter.options({ name: "counter", detached: true }).remote().add.remote());
+      const options = { name: of, labels: { of }, detached: true, durable: false, concurrency: 2 };
+      const poller = Poller.options(options).remote();
+      await get(poller.report.remote());
+      poller.poll.remote();
+    }
+    print(of, await until(of, Deno.args[0] === "make" ? 5 : 100));
+  }
+}`,
+    ["--cpus", "1", "--labels", "of=head"],
+    ["--cpus", "1", "--labels", "of=worker"],
+  );
+  assertEquals(await cluster.run("make"), { head: "goes on", worker: "goes on" });
+  assertEquals(await cluster.run("look"), { head: "goes on", worker: "goes on" });
+});
+
 Deno.test("joining with a wrong token, at a wrong address, or from a machine without a node says what to do", async () => {
   await using cluster = await TestCluster.start("", ["--cpus", "1"]);
   const other = { ...cluster.env, RAYD_TOKEN: "0".repeat(64) };
