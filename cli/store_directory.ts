@@ -8,10 +8,12 @@
  * @module
  */
 
-import { DamagedStoreError, UsageError } from "../core/errors.ts";
+import { DamagedStoreError, RaydError, UsageError } from "../core/errors.ts";
 import { FOUNDER } from "../gcs/chain_config.ts";
 import { readBook } from "../gcs/chain_book.ts";
 import type { GcsConfig } from "../gcs/config.ts";
+import { readKnownConfig } from "../gcs/known_config.ts";
+import type { StoreMap } from "../gcs/protocol.ts";
 import { splitAddress } from "../transport/tcp.ts";
 import { type Damage, putDamageAside } from "./damaged_store.ts";
 import { randomHex } from "./daemon.ts";
@@ -174,10 +176,48 @@ export function temporaryReplicaDirectory(parent: string): string {
 
 /** Keeps what was to go with its process. @returns Where it is now. */
 export function keepReplicaDirectory(directory: string): string {
-  const kept = `${directory.slice(0, directory.lastIndexOf("/"))}/kept-${randomHex(8)}`;
+  const kept = `${directory.slice(0, directory.lastIndexOf("/"))}/${KEPT}${prefix()}${randomHex(8)}`;
   Deno.renameSync(directory, kept);
   return kept;
 }
+
+/**
+ * Removes what was kept on this machine of members that a cluster goes on without: what they have is part of what it has.
+ *
+ * @param cluster The cluster's id. @param map Who has a part in its control store.
+ */
+export function removeNotNeeded(
+  parent: string,
+  cluster: string,
+  { epoch, parts }: Pick<StoreMap, "epoch" | "parts">,
+): void {
+  for (const name of namesIn(parent)) {
+    const directory = `${parent}/${name}`;
+    if (!name.startsWith(KEPT + prefix())) continue;
+    try {
+      using _ = takeDirectory(directory);
+      const contents = read(directory);
+      const known = readKnownConfig(directory);
+      if (contents?.cluster !== cluster || contents.member === undefined || known === undefined) continue;
+      if (epoch < known.epoch || parts.includes(contents.member)) continue;
+      Deno.removeSync(directory, { recursive: true });
+    } catch (error) {
+      // It is in use, or damaged; or another process that starts has removed it.
+      if (!(error instanceof RaydError || error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return Array.from(Deno.readDirSync(directory), ({ name }) => name);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
+const KEPT = "kept-";
 
 /** Machines may share a home; processes are a machine's own. */
 function prefix(): string {

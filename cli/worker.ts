@@ -32,6 +32,7 @@ import {
   keepReplicaDirectory,
   makeReplicaDirectory,
   openReplicaDirectory,
+  removeNotNeeded,
   type StoreOf,
   takeDirectory,
   temporaryReplicaDirectory,
@@ -123,10 +124,12 @@ async function join(
 ): Promise<Worker> {
   const daemon = await startNode("worker", options, token, [head], CONTROL_STORE_MS_MAX);
   const { map, cluster, shards } = daemon.gcs;
+  const replicas = `${stateDirectory()}/replicas`;
+  if (map !== undefined && cluster !== undefined) removeNotNeeded(replicas, hex(cluster), map);
   if (!offers || map === undefined || cluster === undefined || map.replicas === 1) {
     return { daemon, replica: undefined };
   }
-  const directory = dir ?? temporaryReplicaDirectory(`${stateDirectory()}/replicas`);
+  const directory = dir ?? temporaryReplicaDirectory(replicas);
   const made = makeReplicaDirectory(
     directory,
     dir !== undefined,

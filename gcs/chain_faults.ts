@@ -11,6 +11,8 @@ export const CHAIN_FAULTS = {
   "ack-unfenced": "a replica takes acknowledgements of another epoch than its own",
   "commit-early": "the head applies and answers a write before the tail has it",
   "ack-early": "a middle replica acknowledges what it received, not what the tail did",
+  "tell-early": "what a replica tells of entries does not wait until they are on its disk",
+  "tail-tells-early": "a tail tells what it has applied before that is on its disk",
   "resend-from-wrong-number": "after a change of the chain, entries are resent from one too late",
   "no-resend": "after a change of the chain, what was sent and not acknowledged is not sent again",
   "take-gap": "a replica appends entries though some before them are missing",

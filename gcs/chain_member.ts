@@ -1,8 +1,8 @@
 /**
  * A member of the control store: the machines of the chain with their storages, and what carries their messages.
  *
- * What arrives in one turn for one shard is one transaction; what follows from it is done after the commit. A storage that
- * cannot commit makes what memory says worthless, so the shard's replica is built anew from what is on disk.
+ * What arrives in one turn for one shard is one transaction; what follows from it is done after the commit, but for what
+ * does not depend on that. A storage that cannot commit makes what memory says worthless, so the shard's replica is built anew from what is on disk.
  *
  * @module
  */
@@ -43,9 +43,11 @@ export interface ChainMemberOptions {
   readonly send: (to: MemberId, data: string | Uint8Array) => void;
 }
 
-/** What a member tells its owner, after it is durable. */
+/** What a member tells its owner. */
 export interface ChainMemberEvents {
   effect(shard: number, effect: Exclude<ReplicaEffect, { type: "send" }>): void;
+  /** What effects have brought is to go out now: a commit follows, which takes a while. */
+  flush(): void;
   /** There is another configuration, or this member may read now. */
   changed(): void;
   /** The shard's replica was built anew: what was asked of it may be lost. */
@@ -178,17 +180,26 @@ export class ChainMember {
     try {
       effects = this.#options.storages[shard]!.transaction(() => {
         body(replica);
-        return replica.settle();
+        const { early, late } = replica.settle();
+        if (early.length > 0) {
+          this.#perform(shard, early);
+          this.#events.flush();
+        }
+        return late;
       });
     } catch (error) {
       this.#failed(shard, error);
       return false;
     }
+    this.#perform(shard, effects);
+    return true;
+  }
+
+  #perform(shard: number, effects: readonly ReplicaEffect[]): void {
     for (const effect of effects) {
       if (effect.type === "send") this.#options.send(effect.to, encodeReplicaMessage(shard, effect.message));
       else this.#events.effect(shard, effect);
     }
-    return true;
   }
 
   /** There is a member: it is spoken to from now on. */

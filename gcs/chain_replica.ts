@@ -10,8 +10,11 @@
  * A replica keeps an entry on disk before anybody else can know that it has it, and applies it to the state only when it
  * is committed. So what was never committed can be taken back by one who was away meanwhile.
  *
- * Pure: `step` takes events, and `settle` gives what is to be sent once all that was written is durable. A storage that
- * failed makes the replica worthless: build it anew from what is on disk.
+ * An entry that was in the log before and is committed need only be applied, and is again if that is lost. So to
+ * acknowledge it, or to answer, need not wait for the disk, but at the tail, which answers reads.
+ *
+ * Pure: `step` takes events, and `settle` gives what is to be sent: at once, or once all that was written is durable. A
+ * storage that failed makes the replica worthless: build it anew from what is on disk.
  *
  * @module
  */
@@ -44,7 +47,7 @@ export type ReplicaEvent =
   /** Some time has passed: what may have been lost is sent again. */
   | { readonly type: "tick" };
 
-/** What follows, once all that was written is durable. */
+/** What follows. */
 export type ReplicaEffect =
   | { readonly type: "send"; readonly to: MemberId; readonly message: ReplicaMessage }
   | {
@@ -58,6 +61,12 @@ export type ReplicaEffect =
   /** A client is remembered by the whole chain from now on. */
   | { readonly type: "remembered"; readonly client: TaskId }
   | { readonly type: "changes"; readonly changes: readonly GcsChange[] };
+
+/** What follows from a transaction: before it is durable, if need be, and once it is. */
+export interface Settled {
+  readonly early: readonly ReplicaEffect[];
+  readonly late: readonly ReplicaEffect[];
+}
 
 /** What a replica is made of. */
 export interface ChainReplicaOptions {
@@ -107,7 +116,10 @@ export class ChainReplica {
   #copy: Copy | undefined;
   #receiving: { readonly at: Position; next: number; checksum: number } | undefined;
   #answerUp = false;
+  /** Entries up to here were on disk before this transaction, or are applied. */
+  #kept: number;
   #effects: ReplicaEffect[] = [];
+  #early: ReplicaEffect[] = [];
 
   /** @param options What the replica is made of. */
   constructor(options: ChainReplicaOptions) {
@@ -127,6 +139,7 @@ export class ChainReplica {
     this.#shard = new Shard(this.#storage);
     this.#log = new ChainLog(this.#storage, { seq: seq!, epoch: epoch!, hash: hash! });
     for (const { command } of this.#log.unapplied()) this.#count(command);
+    this.#kept = this.#log.last.seq;
   }
 
   /** Up to where this member has the history. */
@@ -195,8 +208,8 @@ export class ChainReplica {
     }
   }
 
-  /** At the end of a transaction: writes out what was put off. @returns What is to be done when it is durable. */
-  settle(): readonly ReplicaEffect[] {
+  /** At the end of a transaction: writes out what was put off. @returns What is to be done. */
+  settle(): Settled {
     this.#forward();
     this.#acknowledge();
     this.#shard.settle();
@@ -207,10 +220,20 @@ export class ChainReplica {
       this.#storage.putMeta(CHAIN, new Uint8Array(Float64Array.from(numbers).buffer));
     }
     this.#log.trim(this.#copy?.at.seq ?? Infinity, (this.#config?.replicas ?? 1) > 1);
-    if (this.#effects.length === 0) return NO_EFFECTS;
-    const effects = this.#effects;
-    this.#effects = [];
-    return effects;
+    this.#kept = this.#log.last.seq;
+    const early = this.#early, late = this.#effects;
+    if (early.length > 0) this.#early = [];
+    if (late.length > 0) this.#effects = [];
+    return { early, late };
+  }
+
+  /**
+   * Tells of an entry, and all before it: early if they were on disk before. Not so the tail: if it starts anew it must not
+   * answer reads without what it has told to be applied.
+   */
+  #tell(seq: number, effect: ReplicaEffect): void {
+    const early = seq <= this.#kept && (!this.#isTail || this.#faults.has("tail-tells-early"));
+    (early || this.#faults.has("tell-early") ? this.#early : this.#effects).push(effect);
   }
 
   get #isTail(): boolean {
@@ -312,6 +335,7 @@ export class ChainReplica {
   #truncate(): void {
     this.#log.truncate();
     this.#logged.clear();
+    this.#kept = Math.min(this.#kept, this.#log.last.seq);
   }
 
   /** Applies what is committed. */
@@ -329,11 +353,11 @@ export class ChainReplica {
     for (let entry; (entry = this.#log.takeNext(upTo)) !== undefined;) {
       this.#dirty = true;
       this.#options.applied?.(entry);
-      this.#perform(entry.command);
+      this.#perform(entry);
     }
   }
 
-  #perform(command: ChainCommand): void {
+  #perform({ seq, command }: ChainEntry): void {
     switch (command.kind) {
       case "apply": {
         const { client, sequence } = command.command;
@@ -342,12 +366,12 @@ export class ChainReplica {
         const results = this.#shard.apply(
           again ? { ...command.command, sequence: this.#shard.lastOf(client) + 1 } : command.command,
         );
-        if (this.isHead) this.#effects.push({ type: "answer", client, sequence, results });
+        if (this.isHead) this.#tell(seq, { type: "answer", client, sequence, results });
         break;
       }
       case "remember":
         this.#shard.remember(command.client);
-        if (this.isHead) this.#effects.push({ type: "remembered", client: command.client });
+        if (this.isHead) this.#tell(seq, { type: "remembered", client: command.client });
         break;
       case "expire":
         this.#shard.expire(command.client);
@@ -456,7 +480,8 @@ export class ChainReplica {
     const seq = this.#joins || early ? this.#log.last.seq : this.#log.applied.seq;
     if (seq <= this.#ackedUp) return;
     this.#ackedUp = seq;
-    this.#send(this.#upstream, { type: "ack", epoch: this.epoch, seq });
+    const message: ReplicaMessage = { type: "ack", epoch: this.epoch, seq };
+    this.#tell(seq, { type: "send", to: this.#upstream, message });
   }
 
   // --- Copies of the state ---
@@ -533,6 +558,7 @@ export class ChainReplica {
     this.#dirty = true;
     this.#shard = new Shard(this.#storage);
     this.#log = new ChainLog(this.#storage, at);
+    this.#kept = 0;
   }
 
   // --- Time ---
@@ -561,4 +587,3 @@ export class ChainReplica {
 
 /** Before anything was acknowledged, be it an empty history. */
 const NOTHING = -1;
-const NO_EFFECTS: readonly ReplicaEffect[] = Object.freeze([]);

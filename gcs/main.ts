@@ -192,6 +192,7 @@ function mapOf({ epoch, chain, joining, acceptors, replicas }: ChainConfig, book
     members: [...all].map(client).filter((address) => address !== UNKNOWN),
     deciders: acceptors.map(client),
     chain: Object.values(book).map((addresses) => addresses.chain),
+    parts: [...all],
     replicas,
   };
 }

@@ -14,7 +14,7 @@ import type { ByteReader, ByteWriter } from "../transport/bytes.ts";
 import type { GcsChange, GcsEntry, GcsOp, GcsResult } from "./shard.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const GCS_PROTOCOL = 3;
+export const GCS_PROTOCOL = 4;
 
 /** Who in the store takes what, as clients are told. Addresses are HOST:PORT; one may be empty: where it was asked. */
 export interface StoreMap {
@@ -30,6 +30,8 @@ export interface StoreMap {
   readonly deciders: readonly string[];
   /** Where members reach members. Empty if there is no other. */
   readonly chain: readonly string[];
+  /** Members that have any part in it, by their ids. */
+  readonly parts: readonly string[];
   /** How many replicas there are to be. */
   readonly replicas: number;
 }
@@ -172,7 +174,7 @@ function fields(to: ByteWriter, m: ToGcs | FromGcs): void {
       to.f64(m.map.epoch);
       to.text(m.map.head);
       to.text(m.map.tail);
-      for (const list of [m.map.members, m.map.deciders, m.map.chain]) {
+      for (const list of [m.map.members, m.map.deciders, m.map.chain, m.map.parts]) {
         to.u32(list.length);
         for (const address of list) to.text(address);
       }
@@ -334,6 +336,7 @@ function fromGcs(from: ByteReader): FromGcs {
           members: from.list(() => from.text()),
           deciders: from.list(() => from.text()),
           chain: from.list(() => from.text()),
+          parts: from.list(() => from.text()),
           replicas: from.u16(),
         },
       };

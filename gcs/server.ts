@@ -92,7 +92,16 @@ const ALONE: ChainOptions = {
   durable: true,
   send: () => {},
   self: "",
-  map: ({ epoch }) => ({ epoch, head: "", tail: "", members: [""], deciders: [""], chain: [], replicas: 1 }),
+  map: ({ epoch }) => ({
+    epoch,
+    head: "",
+    tail: "",
+    members: [""],
+    deciders: [""],
+    chain: [],
+    parts: [FOUNDER],
+    replicas: 1,
+  }),
 };
 
 /** The control store of a cluster, or a member of it. */
@@ -126,6 +135,7 @@ export class GcsServer {
     this.#queues = storages.map(() => []);
     this.#member = new ChainMember({ ...this.#chain, storages, clock, log }, {
       effect: (shard, effect) => this.#effect(shard, effect),
+      flush: () => this.#flush(),
       changed: () => this.#changed(),
       failed: () => this.#failed(),
     });

@@ -203,7 +203,7 @@ for (const replicas of [1, 3]) {
       lingers: true,
       durable: true,
       send: () => {},
-    }, { effect: () => {}, changed: () => {}, failed: () => {} });
+    }, { effect: () => {}, flush: () => {}, changed: () => {}, failed: () => {} });
     member.start();
     disk.full = true;
     assertEquals((await member.leave()).left, false);

@@ -57,6 +57,7 @@ function members(): { first: GcsServer; second: GcsServer; connect(): void } & D
           members: [...servers.keys()],
           deciders: acceptors,
           chain,
+          parts: chain,
           replicas,
         }),
       },

@@ -73,6 +73,7 @@ const fromGcs: fc.Arbitrary<FromGcs> = fc.oneof(
       members: fc.array(text, { maxLength: 3 }),
       deciders: fc.array(text, { maxLength: 3 }),
       chain: fc.array(text, { maxLength: 3 }),
+      parts: fc.array(text, { maxLength: 3 }),
       replicas: u16,
     }),
   }),

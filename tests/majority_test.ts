@@ -69,6 +69,7 @@ function storeOf(up: readonly string[], clock: Clock, leads = false) {
             members,
             deciders: members,
             chain: [],
+            parts: [],
             replicas: 3,
           };
           channel.send({ type: "map", cluster: id, shards: 1, self: address, map });

@@ -11,11 +11,13 @@ import {
   makeReplicaDirectory,
   openHeadDirectory,
   openReplicaDirectory,
+  removeNotNeeded,
   takeDirectory,
   temporaryReplicaDirectory,
 } from "../cli/store_directory.ts";
 import { UsageError } from "../core/errors.ts";
 import { writeBook } from "../gcs/chain_book.ts";
+import { writeKnownConfig } from "../gcs/known_config.ts";
 
 const CLUSTER = { cluster: "c".repeat(32), shards: 4 };
 
@@ -78,4 +80,26 @@ Deno.test("a replica that was to go with its process is kept under a name that n
   const names = [...Deno.readDirSync(parent.path)].map(({ name }) => `${parent.path}/${name}`);
   assertEquals([names.includes(killed), names.includes(kept), names.length], [false, true, 2]);
   assert(openReplicaDirectory(kept) !== undefined);
+});
+
+Deno.test("what was kept of a member goes when the cluster is known to go on without it, and not before", () => {
+  using parent = temporary();
+  const own = temporaryReplicaDirectory(parent.path);
+  const { chain: { member } = {} } = makeReplicaDirectory(own, false, CLUSTER, []);
+  const config = { epoch: 7, chain: [member!], joining: undefined, acceptors: [member!], replicas: 3 };
+  writeKnownConfig(own, config);
+  const kept = keepReplicaDirectory(own);
+  const stays = (cluster: string, epoch: number, parts: string[]) => {
+    removeNotNeeded(parent.path, cluster, { epoch, parts });
+    return [...Deno.readDirSync(parent.path)].some(({ name }) => `${parent.path}/${name}` === kept);
+  };
+  const other = "f".repeat(32);
+  assert(stays(CLUSTER.cluster, 9, [other, member!]), "it has a part");
+  assert(stays(CLUSTER.cluster, 6, [other]), "others may not know yet that it has one");
+  assert(stays(other, 9, [other]), "it is another cluster's");
+  {
+    using _ = takeDirectory(kept);
+    assert(stays(CLUSTER.cluster, 9, [other]), "somebody uses it");
+  }
+  assert(!stays(CLUSTER.cluster, 9, [other]));
 });

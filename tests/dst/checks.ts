@@ -16,7 +16,6 @@ export class Checks {
   readonly #truth: string[] = [""];
   readonly #positions = new Map<string, number>();
   readonly #configs = new Map<number, string>();
-  readonly #applied = new Map<MemberId, number>();
   readonly #histories = new Map<string, Operation[]>();
 
   /** How long the history is. */
@@ -24,7 +23,7 @@ export class Checks {
     return this.#truth.length - 1;
   }
 
-  /** A member applies an entry: the same one as everybody who applied that number, and the next after its last. */
+  /** A member applies an entry: the same one as everybody who applied that number, and the next one if nobody has. */
   applied(member: MemberId, entry: ChainEntry): void {
     const name = nameOf(entry);
     const known = this.#truth[entry.seq];
@@ -34,7 +33,6 @@ export class Checks {
       `${member} applies ${name} as ${entry.seq}, which is ${known}`,
     );
     this.#truth[entry.seq] = name;
-    this.#applied.set(member, entry.seq);
     if (entry.command.kind === "apply") {
       const { client, sequence } = entry.command.command;
       const command = `${client}/${sequence}`;

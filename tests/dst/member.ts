@@ -1,8 +1,8 @@
 /**
  * A simulated member: the real machines around a disk that forgets, a clock that drifts, and a process that stops.
  *
- * An event takes effect as in a real process: the machines step, what they wrote is committed, and then what follows is
- * done, one effect after another; a crash may come between any two of them.
+ * An event takes effect as in a real process: the machines step, what need not wait is done, what they wrote is committed,
+ * and then the rest of what follows is done, one effect after another; a crash may come between any two of them.
  *
  * @module
  */
@@ -268,20 +268,30 @@ export class SimMember {
     const events = this.#events;
     this.#events = [];
     if (replica === undefined) return;
+    const kept = replica.last.seq;
     for (const event of events) replica.step(event);
-    const effects = replica.settle();
+    const { early, late } = replica.settle();
     const applied = this.#applied;
     this.#applied = [];
+    // What was on its disk before is committed, though that it is applied may be lost again.
+    for (const entry of applied) if (entry.seq <= kept) this.#world.checks.applied(this.id, entry);
+    if (!this.#performAll(early)) return;
     try {
       this.#disk.commit();
     } catch (error) {
       return this.#failed(error);
     }
     for (const entry of applied) this.#world.checks.applied(this.id, entry);
+    this.#performAll(late);
+  }
+
+  /** @returns Whether fate did not end it. */
+  #performAll(effects: readonly ReplicaEffect[]): boolean {
     for (const effect of effects) {
-      if (this.#world.strikes(this)) return;
+      if (this.#world.strikes(this)) return false;
       this.#perform(effect);
     }
+    return effects.length === 0 || !this.#world.strikes(this);
   }
 
   #perform(effect: ReplicaEffect): void {
