@@ -3,9 +3,10 @@
  * their place, while clients read, write and swap keys. What they saw must be linearizable, nothing acknowledged may be
  * lost, and the store has to be whole again after each kill.
  *
- *     deno run -A tests/chaos/chain_kill.ts [--kills 100] [--clients 4] [--reads 0.4] [--seed 1]
+ *     deno run -A tests/chaos/chain_kill.ts [--kills 100] [--clients 4] [--reads 0.4] [--rest 200] [--seed 1]
  *
- * `--reads` is the share of steps that only read. Each client has one operation under way at a time, as the one of the
+ * `--rest` is for how many milliseconds at least the store has been whole before each kill: the node that was started last
+ * takes a processor for a second. `--reads` is the share of steps that only read. Each client has one operation under way at a time, as the one of the
  * paper's figure 10a, which has `--clients 1`.
  *
  * Needs the executable (bin/build). Prints one line, with the longest time that an operation took, and ends with status 1
@@ -37,12 +38,21 @@ interface Node {
   readonly address: string;
 }
 
-/** Runs the chaos. @param reads The share of steps that only read. @param random Gives numbers from 0 to 1. */
+/** What is asked for. */
+export interface ChainKillOptions {
+  readonly kills: number;
+  readonly clients: number;
+  /** The share of steps that only read. */
+  readonly reads?: number;
+  /** For how long the store has been whole before each kill, at least. */
+  readonly restMs?: number;
+  /** Gives numbers from 0 to 1. */
+  readonly random: () => number;
+}
+
+/** Runs the chaos. */
 export async function killReplicas(
-  kills: number,
-  clients: number,
-  reads: number,
-  random: () => number,
+  { kills, clients, reads = 0.4, restMs = 200, random }: ChainKillOptions,
 ): Promise<ChainKillReport> {
   using directory = project({});
   const env = { HOME: directory.path };
@@ -92,7 +102,9 @@ export async function killReplicas(
     const killMs: number[] = [];
     const calmMs: number[] = [];
     for (let i = 0; i < kills; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 200 + random() * 300));
+      await new Promise((resolve) => setTimeout(resolve, restMs));
+      registers.takeLongestMs();
+      await new Promise((resolve) => setTimeout(resolve, random() * 300));
       calmMs.push(registers.takeLongestMs());
       const [victim] = nodes.splice(Math.floor(random() * nodes.length), 1);
       await victim!.running.kill("SIGKILL");
@@ -111,16 +123,17 @@ export async function killReplicas(
 
 if (import.meta.main) {
   const args = parseArgs(Deno.args, {
-    string: ["kills", "clients", "reads", "seed"],
-    default: { kills: "100", clients: "4", reads: "0.4", seed: "1" },
+    string: ["kills", "clients", "reads", "rest", "seed"],
+    default: { kills: "100", clients: "4", reads: "0.4", rest: "200", seed: "1" },
   });
   const { random } = await import("../../bench/simulate/random.ts");
-  const report = await killReplicas(
-    Number(args.kills),
-    Number(args.clients),
-    Number(args.reads),
-    random(Number(args.seed)),
-  );
+  const report = await killReplicas({
+    kills: Number(args.kills),
+    clients: Number(args.clients),
+    reads: Number(args.reads),
+    restMs: Number(args.rest),
+    random: random(Number(args.seed)),
+  });
   const { kills, operations, written, unknown, wrong, calmMs, killMs } = report;
   const spread = (values: readonly number[]) => {
     const sorted = [...values].sort((a, b) => a - b);

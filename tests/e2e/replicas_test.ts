@@ -263,7 +263,11 @@ Deno.test("members whose files were damaged say so and copy from the others, as 
 });
 
 Deno.test("nothing that the store has acknowledged is lost or read too late, though nodes that keep it are killed", async () => {
-  const { kills, wrong } = await killReplicas(3, 3, 0.4, random(Date.now() % 1_000_000));
+  const { kills, wrong } = await killReplicas({
+    kills: 3,
+    clients: 3,
+    random: random(Date.now() % 1_000_000),
+  });
   assertEquals({ kills, wrong }, { kills: 3, wrong: [] });
 });
 
