@@ -14,7 +14,7 @@ import type { ChainCommand, ChainEntry, Position } from "./chain_messages.ts";
 import type { ShardStorage } from "./shard.ts";
 
 /** Applied entries that are kept for members that were away; and how large they may be together. */
-export const RECENT_ENTRIES_MAX = 4096, RECENT_BYTES_MAX = 16 * 1024 * 1024;
+export const RECENT_ENTRIES_MAX = 2048, RECENT_BYTES_MAX = 4 * 1024 * 1024;
 
 /** Where every history begins. */
 export const ORIGIN: Position = { seq: 0, epoch: 0, hash: 0 };
