@@ -371,7 +371,6 @@ export class GcsServer {
     const { config } = this.#member;
     if (config !== undefined && config.epoch !== this.#epoch) {
       this.#epoch = config.epoch;
-      this.#options.configured?.(config);
       if (this.#chain !== ALONE) {
         const joining = config.joining === undefined ? "" : `, and ${config.joining.slice(0, 8)} joins`;
         const chain = config.chain.map((member) => member.slice(0, 8)).join(", ");
@@ -387,6 +386,8 @@ export class GcsServer {
       // Those who have heard of epochs that this member has not may take it for a new head.
       if (leads) this.#welcomeAll();
       if (leads && !led) this.#takeOver();
+      this.#flush();
+      this.#options.configured?.(config); // clients need not wait for that
     }
     if (this.#held.length > 0) this.#release();
     this.#flush();

@@ -31,6 +31,8 @@ export class CallRecord extends TaskRecord implements TableCall {
   position = -1;
   /** It was sent by a node that is gone, and may have been answered. */
   restored = false;
+  /** Its program is gone, and whoever has the actor was told. */
+  orphaned = false;
   /** Its answer is forgotten where the actor is once it is here. */
   forgetDone = false;
   /** What it waits for, all of it, while it waits. */

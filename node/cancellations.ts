@@ -92,7 +92,10 @@ export class Cancellations {
   orphan(task: TaskRecord): void {
     if (task instanceof CallRecord) {
       // Whoever has the actor sees to it; the answer comes in any case.
-      if (task.remote >= 0) return this.#node.cluster!.orphan(task);
+      if (task.remote >= 0) {
+        task.orphaned = true;
+        return this.#node.cluster!.orphan(task);
+      }
       if (task.outlivesProgram) return this.#node.actors.abort(task);
     }
     const message = `The program that submitted task ${hex(task.id)} ended`;

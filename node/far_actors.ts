@@ -515,9 +515,8 @@ export class FarActors {
     call.collected = undefined;
     call.state = "delegated";
     if (call.finished) return;
-    const asked = [call, ...call.others ?? []].some(({ client }) => this.#node.clients.has(client));
-    if (asked) this.#sayCall(call, name);
-    else this.#node.fail(call, unavailable(call, name)); // its program is gone as well
+    if (call.orphaned) this.#node.fail(call, unavailable(call, name));
+    else this.#sayCall(call, name);
   }
 
   #sayCall(call: CallRecord, name: string): void {
