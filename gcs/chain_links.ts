@@ -7,8 +7,8 @@
  *
  * Death: when a connection ends, the other process may be gone or just unreachable, and what follows is quicker if it is
  * known to be gone. So its machine is asked at once, and if it says that nobody listens there any more, it is. Whom a
- * machine says to be gone is dialled again ever more rarely, until it dials itself; and forgotten in the end, unless it
- * has a part in the store.
+ * machine says to be gone is dialled again ever more rarely, until it dials itself; nobody else is told of it, and it is
+ * forgotten in the end, unless it has a part in the store.
  *
  * `npm:ws` on Deno 2.6 corrupts messages of 16 KB and more when the other side reads slowly, as partial vectored writes of
  * its sockets lose their place; without `_writev` there are none.
@@ -140,6 +140,16 @@ export class ChainLinks {
     return this.#book;
   }
 
+  /** Those of them that others are told of: not who is gone, without a part. If that one is back, it tells so itself. */
+  get present(): MemberBook {
+    const present: Record<MemberId, MemberAddresses> = {};
+    for (const [id, addresses] of Object.entries(this.#book)) {
+      const gone = this.#outgoing.get(addresses.chain)?.goneSince !== undefined;
+      if (!gone || this.#options.hasPart(id)) present[id] = addresses;
+    }
+    return present;
+  }
+
   /** Takes up members that somebody knows of, and dials them. */
   learn(book: MemberBook): void {
     let news = false;
@@ -214,7 +224,7 @@ export class ChainLinks {
 
   #hello(): string {
     const { member, incarnation } = this.#options;
-    const hello: Hello = { member, incarnation, book: this.#book };
+    const hello: Hello = { member, incarnation, book: this.present };
     return JSON.stringify(hello);
   }
 

@@ -155,7 +155,12 @@ async function openLinks(
   await links.listen();
   return {
     links,
-    options: { ...chain, self, send: (to, data) => links.send(to, data), map: (of) => mapOf(of, links.book) },
+    options: {
+      ...chain,
+      self,
+      send: (to, data) => links.send(to, data),
+      map: (of) => mapOf(of, links.present),
+    },
     begin(started) {
       server = started;
       writeBook(config.directory, { ...book, ...links.book });

@@ -152,6 +152,28 @@ Deno.test("one who is gone is forgotten when it has no part, and taken up again 
   }
 });
 
+Deno.test("who comes is told of those who are there, and of those with a part, but not of others who are gone", async () => {
+  const a = new Member("a", { hasPart: (member) => member === "c" });
+  const [b, c, d] = [new Member("b"), new Member("c"), new Member("d")];
+  for (const each of [a, b, c, d]) await each.links.listen();
+  for (const each of [b, c]) each.links.dial(addressOf(a));
+  try {
+    for (const each of [b, c]) {
+      await a.until(() => each.id in a.links.book);
+      await each.until(() => each.received.length > 0, () => a.links.send(each.id, "x"));
+      each.links.close();
+    }
+    await a.until(() => a.dead.length === 2);
+    await a.until(() => !("b" in a.links.present));
+    d.links.dial(addressOf(a));
+    await d.until(() => d.received.length > 0, () => a.links.send("d", "x"));
+    await d.until(() => "c" in d.links.book);
+    assertEquals(Object.keys(d.links.book).sort(), ["a", "c", "d"]);
+  } finally {
+    for (const each of [a, d]) each.links.close();
+  }
+});
+
 Deno.test("large messages arrive whole and in order, however many wait to be sent", async () => {
   const [a, b] = [new Member("a"), new Member("b")];
   for (const each of [a, b]) await each.links.listen();

@@ -10,7 +10,7 @@
  * paper's figure 10a, which has `--clients 1`.
  *
  * Needs the executable (bin/build). Prints one line, with the longest time that an operation took, and ends with status 1
- * if anything was wrong.
+ * if anything was wrong. Ctrl-C: no more kills.
  *
  * @module
  */
@@ -48,11 +48,13 @@ export interface ChainKillOptions {
   readonly restMs?: number;
   /** Gives numbers from 0 to 1. */
   readonly random: () => number;
+  /** Whether it is to be enough. */
+  readonly stopped?: () => boolean;
 }
 
 /** Runs the chaos. */
 export async function killReplicas(
-  { kills, clients, reads = 0.4, restMs = 200, random }: ChainKillOptions,
+  { kills, clients, reads = 0.4, restMs = 200, random, stopped = () => false }: ChainKillOptions,
 ): Promise<ChainKillReport> {
   using directory = project({});
   const env = { HOME: directory.path };
@@ -101,7 +103,7 @@ export async function killReplicas(
     await registers.started;
     const killMs: number[] = [];
     const calmMs: number[] = [];
-    for (let i = 0; i < kills; i++) {
+    for (let i = 0; i < kills && !stopped(); i++) {
       await new Promise((resolve) => setTimeout(resolve, restMs));
       registers.takeLongestMs();
       await new Promise((resolve) => setTimeout(resolve, random() * 300));
@@ -115,7 +117,7 @@ export async function killReplicas(
       epoch = await whole(epoch);
       registers.takeLongestMs();
     }
-    return { kills, ...await registers.finish(), calmMs, killMs };
+    return { kills: killMs.length, ...await registers.finish(), calmMs, killMs };
   } finally {
     for (const { running } of nodes) await running[Symbol.asyncDispose]();
   }
@@ -127,7 +129,10 @@ if (import.meta.main) {
     default: { kills: "100", clients: "4", reads: "0.4", rest: "200", seed: "1" },
   });
   const { random } = await import("../../bench/simulate/random.ts");
+  let stopped = false;
+  Deno.addSignalListener("SIGINT", () => stopped = true);
   const report = await killReplicas({
+    stopped: () => stopped,
     kills: Number(args.kills),
     clients: Number(args.clients),
     reads: Number(args.reads),
