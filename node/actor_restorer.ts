@@ -101,7 +101,12 @@ export class ActorRestorer {
       }
     }
     if (this.#node.closed || this.#node.actors.has(id)) return;
-    await this.#storeState(left, id);
+    const stored = await this.#storeState(left, id);
+    // Its creation may have come again meanwhile: two of one actor would each have some of its calls.
+    if (this.#node.closed || this.#node.actors.has(id)) {
+      if (stored !== undefined && !this.#node.closed) this.#node.store.delete(stored);
+      return;
+    }
     const log = this.#take(id, record.revision, left);
     options.log(
       "info",
@@ -149,17 +154,17 @@ export class ActorRestorer {
     };
   }
 
-  /** Puts a large state into the store, once there is room. */
-  async #storeState({ state, meta }: Left, id: TaskId): Promise<void> {
-    if (state === undefined || state.length <= INLINE_BYTES_MAX) return;
+  /** Puts a large state into the store, once there is room. @returns What it is there, if it was not there before. */
+  async #storeState({ state, meta }: Left, id: TaskId): Promise<ObjectId | undefined> {
+    if (state === undefined || state.length <= INLINE_BYTES_MAX) return undefined;
     const object = checkpointId(id, meta!.state);
     for (;;) {
       const view = this.#node.store.create(object, state.length);
-      if (view === "exists") return;
+      if (view === "exists") return undefined;
       if (view !== "full") {
         view.set(state);
         this.#node.store.seal(object);
-        return;
+        return object;
       }
       const error = await this.#node.objects.makeRoom(state.length);
       if (error instanceof StoreFullError) {
