@@ -174,7 +174,7 @@ export function temporaryReplicaDirectory(parent: string): string {
   return directory;
 }
 
-/** Keeps what was to go with its process. @returns Where it is now. */
+/** Keeps what was to go with its process, until {@link removeNotNeeded} finds that nobody needs it. @returns Where it is now. */
 export function keepReplicaDirectory(directory: string): string {
   const kept = `${directory.slice(0, directory.lastIndexOf("/"))}/${KEPT}${prefix()}${randomHex(8)}`;
   Deno.renameSync(directory, kept);

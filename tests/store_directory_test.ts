@@ -69,7 +69,7 @@ Deno.test("a directory is of a head or of a worker, and of one process at a time
   refused(() => openHeadDirectory(replica, undefined, undefined), "it has a worker's replica");
 });
 
-Deno.test("a replica that was to go with its process is kept under a name that nobody clears away", () => {
+Deno.test("a replica that was to go with its process is kept when what killed processes have left is cleared away", () => {
   using parent = temporary();
   const killed = `${parent.path}/${Deno.hostname()}.${2 ** 30}-1`;
   Deno.mkdirSync(killed);
