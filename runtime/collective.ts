@@ -25,7 +25,7 @@ import {
 import { hex, type TaskId } from "../core/ids.ts";
 import { REDUCE_ELEMENTS, type ReduceOp, type ReducibleArray } from "../store/object_store.ts";
 import { get, put } from "./api.ts";
-import { scopeOf } from "./client.ts";
+import { scopeOf } from "./scope.ts";
 import { Hub, type HubHandle, type Met, type Offer, type Place, type Refusal } from "./collective_hub.ts";
 import { callAnew } from "./handle.ts";
 import { callingMember, isReplaying } from "./owner.ts";

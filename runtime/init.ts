@@ -19,7 +19,8 @@ import type {
 } from "../node/config.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
-import { Client, type Scope, scopeOf } from "./client.ts";
+import { Client } from "./client.ts";
+import { type Scope, scopeOf } from "./scope.ts";
 import { printOutput } from "./console.ts";
 import { taskContext } from "./executor.ts";
 import { findNode } from "./attach.ts";

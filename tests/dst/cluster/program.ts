@@ -6,7 +6,8 @@
 
 import { UsageError } from "../../../core/errors.ts";
 import { type TaskId, taskIdFromBytes } from "../../../core/ids.ts";
-import { Client, type Scope, scopeOf } from "../../../runtime/client.ts";
+import { Client } from "../../../runtime/client.ts";
+import { type Scope, scopeOf } from "../../../runtime/scope.ts";
 import type { SimNode } from "./machine.ts";
 import { SimProcess } from "./process.ts";
 import type { Cluster } from "./world.ts";
