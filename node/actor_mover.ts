@@ -1,6 +1,9 @@
 /**
- * Gives actors whose node is gone to other nodes. One node of a cluster does so, the one that also sees to what may go from
- * the control store; if two should do it at once, the record's revision lets one of them have its way.
+ * Gives actors to other nodes.
+ *
+ * Those whose node is gone: one node of a cluster does so, the one that also sees to what may go from the control store; if
+ * two should do it at once, the record's revision lets one of them have its way. And those of this node that wait for
+ * resources which another node has.
  *
  * The decision is a write to the actor's record, and whoever is named there takes the actor up (`node/actor_restorer.ts`).
  * So nothing is lost when this node, or that one, dies meanwhile: the next one finds an actor whose node is gone.
@@ -16,10 +19,14 @@ import type { FarActors, Located } from "./far_actors.ts";
 
 /** What it is told. */
 export interface MoverServices {
+  /** This node: 32 hexadecimal digits. */
+  readonly id: string;
   readonly registry: ActorRegistry;
   readonly clock: Clock;
   readonly actors: Pick<FarActors, "places" | "placeAgain">;
-  /** Whether this node is the one that does it. */
+  /** Actors that have waited for resources of this node for so long, in milliseconds, and can as well be on another. */
+  crowdedOut(ms: number): Iterable<TaskId>;
+  /** Whether this node is the one that gives away actors of nodes that are gone. */
   leads(): boolean;
   /** Whether a node is there. @param id 32 hexadecimal digits. */
   isThere(id: string): boolean;
@@ -32,6 +39,9 @@ export interface MoverServices {
 
 /** How often it is looked for actors that could not be placed. */
 const LOOK_MS = 1_000;
+
+/** How long an actor waits for resources of its node before another one is looked for. */
+const CROWDED_MS = 1_000;
 
 /**
  * How long an actor is kept whose program is gone with its node: the node may have been given up by mistake, and go on with
@@ -91,18 +101,37 @@ export class ActorMover {
   /** Looks for actors whose node is gone, and for those here whose program is. */
   look(): void {
     for (const job of this.#node.farJobs()) this.#lookAfter(job, HEIR_MS);
+    for (const id of this.#node.crowdedOut(CROWDED_MS)) this.#once(id, () => this.#makeWay(id));
     if (!this.#node.leads()) return;
     for (const [id, located] of this.#node.actors.places) {
-      if (this.#busy.has(id)) continue;
-      if (this.#node.isThere(located.place.node)) {
-        this.#forsaken.delete(id);
-        continue;
-      }
-      this.#busy.add(id);
-      this.#move(id, located).catch(() => {
-        // The node is ending.
-      }).finally(() => this.#busy.delete(id));
+      if (this.#node.isThere(located.place.node)) this.#forsaken.delete(id);
+      else this.#once(id, () => this.#move(id, located));
     }
+  }
+
+  /** Does something about an actor, unless that is under way. */
+  #once(id: TaskId, work: () => Promise<void>): void {
+    if (this.#busy.has(id)) return;
+    this.#busy.add(id);
+    work().catch(() => {
+      // The node is ending.
+    }).finally(() => this.#busy.delete(id));
+  }
+
+  /** An actor of this node goes to one that has what it waits for, if there is one. */
+  async #makeWay(id: TaskId): Promise<void> {
+    const { id: self, registry, actors, log } = this.#node;
+    const located = actors.places.get(id);
+    if (located?.place.node !== self) return;
+    const { place, revision } = located;
+    const target = actors.placeAgain(place);
+    if (target === undefined || hex(target) === self) return;
+    const moved = { ...place, node: hex(target), moves: place.moves + 1 };
+    if (!await registry.assign(id, revision, moved)) return;
+    log(
+      "info",
+      `Actor ${place.label} goes on at node ${moved.node.slice(0, 8)}, which has what it waited for`,
+    );
   }
 
   async #move(id: TaskId, { place, revision }: Located): Promise<void> {

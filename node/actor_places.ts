@@ -21,6 +21,7 @@ export interface PlaceServices {
   endIsolate(isolate: Isolate): void;
   /** Resources were given back: tasks may start. */
   dispatch(): void;
+  now(): number;
 }
 
 /** Gives actors their places. */
@@ -44,7 +45,16 @@ export class ActorPlaces {
 
   /** An actor waits for its place. */
   add(actor: NodeActor): void {
+    actor.waitsSince = this.#node.now();
     this.#waiting.push(actor);
+  }
+
+  /** Actors that have waited for resources for so long, in milliseconds. */
+  *waitingFor(ms: number): Iterable<NodeActor> {
+    const before = this.#node.now() - ms;
+    for (const actor of this.#waiting) {
+      if (actor.state === "pending" && !actor.acquired && actor.waitsSince <= before) yield actor;
+    }
   }
 
   /** Gives resources and isolates to actors that wait for them. */

@@ -78,6 +78,8 @@ export class NodeActor extends ActorEntry<CallRecord> {
   isolate: Isolate | undefined = undefined;
   instance = -1;
   attempts = 0;
+  /** Since when it waits for that, in milliseconds; while it does. */
+  waitsSince = 0;
   /** It holds what its shape demands, with these GPUs. */
   acquired = false;
   gpus: readonly number[] = [];

@@ -327,7 +327,7 @@ export class ActorServer {
   /** An actor is another node's by now: here it ends, and nobody is told. */
   #surrender(actor: NodeActor): void {
     if (this.#actors.get(actor.id) !== actor || actor.state === "dead") return;
-    this.#node.log("warn", `Actor ${actor.settings.label} goes on elsewhere: this node had been given up`);
+    this.#node.log("warn", `Actor ${actor.settings.label} goes on elsewhere: it is another node's by now`);
     const calls = actor.untoldCalls();
     this.#places.vacate(actor);
     actor.state = "dead";
@@ -365,6 +365,13 @@ export class ActorServer {
     }).catch(() => {
       // The node is ending.
     });
+  }
+
+  /** Actors that have waited for resources of this node for so long, and can as well be on another. */
+  *crowdedOut(ms: number): Iterable<TaskId> {
+    for (const { id, journal } of this.#places.waitingFor(ms)) {
+      if (journal !== undefined && !journal.ended && journal.gap === undefined) yield id;
+    }
   }
 
   /** Nobody will ask for the answer of a call again. */

@@ -254,9 +254,11 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     wallClock,
   );
   const mover = new ActorMover({
+    id: config.id,
     registry,
     clock,
     actors: node.cluster!.actors,
+    crowdedOut: (ms) => node.crowdedOut(ms),
     leads: collects,
     isThere: (id) => id === config.id || others.has(id),
     farJobs: () => node.farJobs(),

@@ -303,6 +303,11 @@ export class NodeServer {
     }
   }
 
+  /** Actors that have waited for resources of this node for so long, in milliseconds, and can as well be on another. */
+  crowdedOut(ms: number): Iterable<TaskId> {
+    return this.#node.actors.crowdedOut(ms);
+  }
+
   /** Programs of other nodes that have actors here which end with them. */
   *farJobs(): Iterable<TaskId> {
     const { actors, programs } = this.#node;

@@ -136,6 +136,7 @@ function mover(
     leads?: boolean;
     far?: boolean;
     home?: TaskId;
+    waits?: boolean;
   },
 ) {
   const did: string[] = [];
@@ -157,7 +158,9 @@ function mover(
     releaseName: (_: string, name: string) => did.push(`release ${name}`),
   } as unknown as ActorRegistry;
   const machine = new ActorMover({
+    id: hex(idOf(2)),
     registry,
+    crowdedOut: (ms) => options.waits === true && now >= ms ? [idOf(5)] : [],
     clock: { ...systemClock, now: () => now },
     actors: { places, placeAgain: () => options.target },
     leads: () => options.leads ?? true,
@@ -189,6 +192,20 @@ Deno.test("an actor whose node is gone is given to another by the one node that 
   const follower = mover({ target: idOf(2), leads: false });
   await follower.look(0);
   assertEquals([...elsewhere.did, ...follower.did], []);
+});
+
+Deno.test("an actor that has waited here for what another node has goes there, whoever leads", async () => {
+  const here = { node: hex(idOf(2)) };
+  const waits = mover({ target: idOf(3), place: here, waits: true, leads: false });
+  await waits.look(999);
+  assertEquals(waits.did, []);
+  await waits.look(1_000);
+  assertEquals(waits.did, ["assign 7 to 3, move 1"]);
+  const nowhere = mover({ place: here, waits: true });
+  const stays = mover({ target: idOf(2), place: here, waits: true });
+  const gone = mover({ target: idOf(3), place: { node: hex(idOf(4)) }, waits: true, leads: false });
+  for (const each of [nowhere, stays, gone]) await each.look(1_000);
+  assertEquals([...nowhere.did, ...stays.did, ...gone.did], []);
 });
 
 Deno.test("an actor that no node can have waits, and is told of once", async () => {

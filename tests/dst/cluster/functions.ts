@@ -159,6 +159,12 @@ export const fail = task("fail", async function (why: string) {
 /** An actor that knows what was entered, in order. */
 class Ledger {
   entries: string[] = [];
+  /** What makes its state large. */
+  ballast: string;
+
+  constructor(bytes: number) {
+    this.ballast = " ".repeat(bytes);
+  }
 
   /** @returns How many entries there are then. */
   async enter(name: string, ms: number): Promise<number> {
@@ -177,10 +183,15 @@ const LEDGER_CLASS = packedDescription(describeClass(Ledger as never, LEDGER));
 const LEDGER_SETTINGS = creationSettings("Ledger");
 const methods = new Map<string, TaskSettings>();
 
-/** Makes a ledger. @returns Its handle. */
-export function ledger(client: Client, actor: ActorSettings, id = client.nextChild()): Handle {
+/** Makes a ledger. @param bytes What its state takes at least. @returns Its handle. */
+export function ledger(
+  client: Client,
+  actor: ActorSettings,
+  bytes: number,
+  id = client.nextChild(),
+): Handle {
   const target: ActorTarget = { address: LEDGER, settings: LEDGER_SETTINGS, actor };
-  return makeHandle(client, LEDGER_CLASS, client.createActor(target, id, []));
+  return makeHandle(client, LEDGER_CLASS, client.createActor(target, id, [bytes]));
 }
 
 /** What a ledger asks for. */

@@ -7,6 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { TaskError } from "../../../core/errors.ts";
+import { HEIR_MS } from "../../../core/limits.ts";
 import { taskIdFromBytes, taskIdFromHex } from "../../../core/ids.ts";
 import type { Client } from "../../../runtime/client.ts";
 import { entryOfHandle as entryOf, type Handle } from "../../../runtime/handle.ts";
@@ -122,8 +123,9 @@ export const failures: Script = async (program) => {
 export const ownLedger: Script = async (program) => {
   const { client } = program;
   const book = new Book(program.name);
-  const actor = ledger(client, ledgerOptions(someOptions(program)));
+  const actor = ledger(client, ledgerOptions(someOptions(program)), someBytes(program));
   await useLedger(program, actor, book);
+  await useLater(program, actor, book);
   await finish(client, actor, book, true);
   letGo(client, actor);
 };
@@ -135,6 +137,7 @@ export const sharedLedger: Script = async (program) => {
   const book = world.book(name); // from when on there may be one, whatever becomes of this program
   const actor = await namedLedger(program, name);
   await useLedger(program, actor, book);
+  await useLater(program, actor, book);
   letGo(client, actor);
 };
 
@@ -148,6 +151,7 @@ export const keyedLedger: Script = async (program) => {
     await program.sleep(program.below(2000));
     await useLedger(program, actor, world.book(`keyed-${key}`), "-again");
   }
+  await useLater(program, actor, world.book(`keyed-${key}`));
   letGo(client, actor);
 };
 
@@ -189,13 +193,30 @@ function someOptions(program: Program): Parameters<typeof ledgerOptions>[0] {
   };
 }
 
+/** A state that goes with messages, or one that is an object of the store. */
+function someBytes(program: Program): number {
+  return program.below(2) * LARGE_BYTES;
+}
+const LARGE_BYTES = 20_000;
+
+/** Holds a ledger for longer than those who have lost sight of others wait for them, and uses it again. */
+async function useLater(program: Program, actor: Handle, book: Book): Promise<void> {
+  if (program.below(3) > 0) return;
+  await program.sleep(HEIR_MS * (0.6 + program.below(10) / 10));
+  await useLedger(program, actor, book, "-later");
+}
+
 /** Finds a ledger by its name, or makes it. */
 async function namedLedger(program: Program, name: string): Promise<Handle> {
   const { client } = program;
   for (;;) {
     const known = await client.findActor("default", name);
     if (known !== null) return found(client, taskIdFromHex(known.id));
-    const actor = ledger(client, ledgerOptions({ ...someOptions(program), name, detached: true }));
+    const actor = ledger(
+      client,
+      ledgerOptions({ ...someOptions(program), name, detached: true }),
+      someBytes(program),
+    );
     try {
       await client.value(entryOf(actor), Infinity);
       return actor;
@@ -211,6 +232,7 @@ function keyed(client: Client, key: number): Handle {
   return ledger(
     client,
     ledgerOptions({ idle: "300ms", detached: true, checkpoint: { every: 4 + key } }, true),
+    key * LARGE_BYTES,
     id,
   );
 }
@@ -222,6 +244,7 @@ async function useLedger(program: Program, actor: Handle, book: Book, suffix = "
   const own: { readonly entry: string; readonly ref: Ref<unknown> }[] = [];
   const tasks: { readonly name: string; readonly ref: Ref<unknown>; readonly nested: boolean }[] = [];
   for (let i = 0, steps = 3 + program.below(8); i < steps; i++) {
+    if (program.below(15) === 0) client.killActor(entryOf(actor), true);
     if (program.below(2) === 0) {
       const entry = `${name}.${own.length}`;
       own.push({ entry, ref: call(client, actor, "enter", [entry, program.below(3) * program.below(10)]) });

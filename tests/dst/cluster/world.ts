@@ -63,6 +63,9 @@ const SETTLED_MS_MAX = 150_000;
 /** Of so many runs one goes on until nothing is left. */
 const SETTLED_SEEDS = 3;
 
+/** So much is told of a run that does not come to its end. */
+const WHERE_LINES = 60;
+
 /** What is there of a cluster on which nothing runs. */
 const LASTING_KEYS = /^(?:node|event)\//;
 
@@ -267,7 +270,9 @@ export class Cluster {
     for (let i = 0; i < 10_000 && told === undefined; i++) await this.#step().catch(() => {});
     const programs = this.programs.filter(({ ended }) => !ended)
       .map(({ name, node, script }) => `${name} (${script.name}) on ${node.host} goes on`);
-    return [", but:", ...programs, ...(told ?? [])].slice(0, 40).join("\n  ");
+    // Of journals it is enough that they are there.
+    const others = (told ?? []).filter((what) => !/^journal\/.*\/(?:call|state|answer)\//.test(what));
+    return [", but:", ...programs, ...others].slice(0, WHERE_LINES).join("\n  ");
   }
 
   get #failed(): Program[] {
