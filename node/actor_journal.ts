@@ -60,6 +60,8 @@ export interface JournalServices {
   /** Has an object's bytes in memory. @returns Whether they are. */
   provide(id: ObjectId): Promise<boolean>;
   log(level: "info" | "warn" | "error", message: string): void;
+  /** Whether the node has ended: its store is gone. */
+  closed(): boolean;
   /** Whether a program is connected to this node. */
   isLocal(job: TaskId): boolean;
   /** Answers that were withheld can be told, of calls before a position. */
@@ -359,6 +361,7 @@ export class ActorJournals {
     for (let next = journal.saving; next !== undefined; next = journal.saving) {
       journal.saving = undefined;
       await this.#saveOne(journal, next);
+      if (this.#node.closed()) return;
       this.#node.directory.unuse(next.object);
     }
     journal.isSaving = false;
@@ -368,7 +371,7 @@ export class ActorJournals {
     const { actor } = journal;
     const answered = journal.answered.splice(0);
     const bytes = await this.#stateBytes(object, outcome);
-    if (journal.ended) return;
+    if (journal.ended || this.#node.closed()) return;
     if (bytes === undefined) {
       return this.#bound(
         actor,

@@ -26,6 +26,10 @@ export interface MoverServices {
   readonly actors: Pick<FarActors, "places" | "placeAgain">;
   /** Actors that have waited for resources of this node for so long, in milliseconds, and can as well be on another. */
   crowdedOut(ms: number): Iterable<TaskId>;
+  /** Such an actor is not begun with any more. Resolves when the control store knows all that was done with it. */
+  holdBack(actor: TaskId): Promise<void>;
+  /** It stays here after all. */
+  letBe(actor: TaskId): void;
   /** Whether this node is the one that gives away actors of nodes that are gone. */
   leads(): boolean;
   /** Whether a node is there. @param id 32 hexadecimal digits. */
@@ -120,18 +124,26 @@ export class ActorMover {
 
   /** An actor of this node goes to one that has what it waits for, if there is one. */
   async #makeWay(id: TaskId): Promise<void> {
-    const { id: self, registry, actors, log } = this.#node;
+    const { id: self, registry, actors, holdBack, letBe, log } = this.#node;
     const located = actors.places.get(id);
     if (located?.place.node !== self) return;
     const { place, revision } = located;
     const target = actors.placeAgain(place);
     if (target === undefined || hex(target) === self) return;
     const moved = { ...place, node: hex(target), moves: place.moves + 1 };
-    if (!await registry.assign(id, revision, moved)) return;
-    log(
-      "info",
-      `Actor ${place.label} goes on at node ${moved.node.slice(0, 8)}, which has what it waited for`,
-    );
+    let gone = false;
+    try {
+      await holdBack(id);
+      gone = await registry.assign(id, revision, moved);
+    } finally {
+      if (!gone) letBe(id);
+    }
+    if (gone) {
+      log(
+        "info",
+        `Actor ${place.label} goes on at node ${moved.node.slice(0, 8)}, which has what it waited for`,
+      );
+    }
   }
 
   async #move(id: TaskId, { place, revision }: Located): Promise<void> {

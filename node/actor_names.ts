@@ -4,7 +4,7 @@
  * In a cluster the control store has them. A name goes with its node; that of an actor that survives its node is kept by
  * the actor's record instead, once the node is given up. As long as there is no record yet, another actor may take it then,
  * and the node may be back. So such an actor takes its name, enters its record, and makes the name certain; before that it
- * is not begun with, and nobody is answered.
+ * is not begun with, nobody is answered, and nobody finds it.
  *
  * @module
  */
@@ -23,6 +23,8 @@ export class ActorNames {
   readonly #node: ActorServices;
   readonly #kill: (actor: NodeActor, reason: string) => void;
   readonly #actors = new Map<string, NodeActor>();
+  /** Actors of which it is not certain yet that they have their names: who looks for them waits. */
+  readonly #uncertain = new Map<NodeActor, (() => void)[]>();
 
   /** @param node What they need of their node. @param kill Ends an actor. */
   constructor(node: ActorServices, kill: (actor: NodeActor, reason: string) => void) {
@@ -45,6 +47,7 @@ export class ActorNames {
   delete(actor: NodeActor): boolean {
     const { namespace, name } = actor.settings;
     const key = nameKey(namespace, name);
+    this.#known(actor);
     return name !== "" && this.#actors.get(key) === actor && this.#actors.delete(key);
   }
 
@@ -54,11 +57,13 @@ export class ActorNames {
     this.set(actor);
     const { registry } = this.#node;
     if (registry === undefined || name === "") return begin();
+    this.#uncertain.set(actor, []);
     const { module, name: className } = fn.address;
     // Calls wait until it is known that no other node has the name.
     registry.reserveName(namespace, name, { id: hex(id), module, name: className }, isLasting(actor)).then(
       (free) => {
         if (actor.state === "dead") return registry.releaseName(namespace, name, id);
+        if (!isLasting(actor)) this.#known(actor);
         if (free) begin();
         else this.lost(actor);
         this.#node.flush();
@@ -76,12 +81,25 @@ export class ActorNames {
    */
   whenCertain(actor: NodeActor, begin: () => void): void {
     const { journal, settings } = actor;
-    if (journal === undefined || settings.name === "" && !settings.virtual) return begin();
+    if (journal === undefined || settings.name === "" && !settings.virtual) {
+      this.#known(actor);
+      return begin();
+    }
     journal.entered.then((revision) => {
       if (revision === undefined || actor.state === "dead") return;
+      this.#known(actor);
       begin();
       this.#node.flush();
     });
+  }
+
+  /** It is certain that an actor has its name, or that it does not have it. */
+  #known(actor: NodeActor): void {
+    const waiting = this.#uncertain.get(actor);
+    if (waiting === undefined) return;
+    this.#uncertain.delete(actor);
+    // When this is over: an actor that does not have it is forgotten by then.
+    for (const look of waiting) queueMicrotask(look);
   }
 
   /** Another actor has the name. */
@@ -91,8 +109,18 @@ export class ActorNames {
   }
 
   /** Answers who has a name; the asker then holds the actor. */
-  find(client: Client, { request, namespace, name }: Extract<ToNode, { type: "findActor" }>): void {
+  find(client: Client, message: Extract<ToNode, { type: "findActor" }>): void {
+    const { request, namespace, name } = message;
     const actor = this.#actors.get(nameKey(namespace, name));
+    const waiting = actor === undefined ? undefined : this.#uncertain.get(actor);
+    if (waiting !== undefined) {
+      waiting.push(() => {
+        if (!this.#node.clients.has(client.id)) return;
+        this.find(client, message);
+        this.#node.flush();
+      });
+      return;
+    }
     const answer = (found: { readonly id: string; readonly module: string; readonly name: string } | null) =>
       this.#node.send(client, { type: "answer", request, body: pack(found).toBytes().slice() });
     if (actor !== undefined) {

@@ -53,7 +53,7 @@ export class ActorPlaces {
   *waitingFor(ms: number): Iterable<NodeActor> {
     const before = this.#node.now() - ms;
     for (const actor of this.#waiting) {
-      if (actor.state === "pending" && !actor.acquired && actor.waitsSince <= before) yield actor;
+      if (actor.state === "pending" && actor.isolate === undefined && actor.waitsSince <= before) yield actor;
     }
   }
 
@@ -64,7 +64,7 @@ export class ActorPlaces {
     this.#waiting = [];
     for (const actor of waiting) {
       if (actor.state !== "pending" || actor.isolate !== undefined) continue;
-      if (!this.#acquire(actor)) {
+      if (actor.heldBack || !this.#acquire(actor)) {
         this.#waiting.push(actor);
         continue;
       }

@@ -80,6 +80,8 @@ export class NodeActor extends ActorEntry<CallRecord> {
   attempts = 0;
   /** Since when it waits for that, in milliseconds; while it does. */
   waitsSince = 0;
+  /** It waits to be another node's, and is not begun with here. */
+  heldBack = false;
   /** It holds what its shape demands, with these GPUs. */
   acquired = false;
   gpus: readonly number[] = [];

@@ -316,14 +316,18 @@ export class ActorRestorer {
     const { directory } = this.#node;
     const id = checkpointId(actor.id, meta.state);
     const contains = meta.contains.map(objectFromHex);
-    const record = directory.add(id, NOBODY_YET); // held as if it were yet to be made
-    directory.disown(record);
-    directory.seal(
-      record,
-      bytes.length <= INLINE_BYTES_MAX
-        ? { kind: "inline", bytes, contains }
-        : { kind: "stored", size: bytes.length, contains },
-    );
+    // What this node had of the actor before may still be being written.
+    if (directory.get(id) !== undefined) directory.use(id);
+    else {
+      const record = directory.add(id, NOBODY_YET); // held as if it were yet to be made
+      directory.disown(record);
+      directory.seal(
+        record,
+        bytes.length <= INLINE_BYTES_MAX
+          ? { kind: "inline", bytes, contains }
+          : { kind: "stored", size: bytes.length, contains },
+      );
+    }
     actor.checkpoint = id;
     actor.checkpoints = meta.state + 1;
   }

@@ -138,7 +138,8 @@ export class ActorServer {
     creation.argumentsKept = true;
     creation.answers = [];
     this.#actors.set(id, actor);
-    creation.results = [this.#node.directory.add(id as string as ObjectId, client.id)];
+    creation.results = [this.#node.directory.produce(id as string as ObjectId, client.id)];
+    this.#node.madeHere(id);
     if (settings.virtual || settings.detached) this.#node.directory.use(id as string as ObjectId);
     if (settings.virtual || settings.checkpointMs > 0) this.#timed.add(actor);
     const missing = this.#node.admit(creation);
@@ -338,7 +339,7 @@ export class ActorServer {
     actor.checkpoint = undefined;
     this.#names.delete(actor);
     if (!actor.creation.finished) calls.unshift(actor.creation);
-    this.#node.surrendered(actor.id, calls);
+    this.#node.surrendered(actor.id, calls, actor.heldBack);
     const { virtual, detached } = actor.settings;
     if (virtual) this.#node.registry?.releaseVirtual(actor.id);
     if (virtual || detached) this.#node.directory.unuse(actor.id as string as ObjectId);
@@ -372,6 +373,14 @@ export class ActorServer {
     for (const { id, journal } of this.#places.waitingFor(ms)) {
       if (journal !== undefined && !journal.ended && journal.gap === undefined) yield id;
     }
+  }
+
+  /** An actor that waits for its place is not begun with, or is again: it may be given to another node. */
+  holdBack(id: TaskId, held: boolean): void {
+    const actor = this.#actors.get(id);
+    if (actor === undefined || actor.isolate !== undefined) return;
+    actor.heldBack = held;
+    if (!held) this.#places.place();
   }
 
   /** Nobody will ask for the answer of a call again. */

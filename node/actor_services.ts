@@ -32,6 +32,8 @@ export interface ActorServices {
   /** Whether a program is connected to this node. */
   isLocal(job: TaskId): boolean;
   now(): number;
+  /** Whether the node has ended. */
+  closed(): boolean;
   flush(): void;
   log(level: "info" | "warn" | "error", message: string): void;
   send(client: Client, message: FromNode): void;
@@ -68,10 +70,15 @@ export interface ActorServices {
   provide(id: ObjectId): Promise<boolean>;
   /** Nobody on this node will ask for the answer of a call of another node's actor again. */
   forgotten(call: FarCall): void;
+  /** An actor is made here that may have been another node's so far. */
+  madeHere(actor: TaskId): void;
   /** The peer that a call was given to need not be heard of any more. */
   recall(call: CallRecord): void;
-  /** Calls of an actor that is another node's by now go there; what this node said of it is to reach nobody. */
-  surrendered(actor: TaskId, calls: readonly CallRecord[]): void;
+  /**
+   * Calls of an actor that is another node's by now go there. Unless it was this node that gave it away, what this node said
+   * of it is to reach nobody.
+   */
+  surrendered(actor: TaskId, calls: readonly CallRecord[], given: boolean): void;
   /** In a cluster: the control store's side. */
   readonly registry?: ActorRegistry;
   /** Finds an actor of another node, and holds it for the client. */

@@ -497,7 +497,9 @@ export class Cluster {
       if (!needless) this.#retain(remote, record);
     } else if (this.actors.places.has(id as string as TaskId)) {
       // The peer's way to an actor may lead over this node.
-    } else if (record.foreign && record.home === undefined && !this.#node.isHere(record)) {
+    } else if (
+      record.foreign && record.home === undefined && !record.pending && !this.#node.isHere(record)
+    ) {
       // It was lost, and has been made again.
       record.home = client.id;
       this.#retain(remote, record);

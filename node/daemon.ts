@@ -259,6 +259,8 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     clock,
     actors: node.cluster!.actors,
     crowdedOut: (ms) => node.crowdedOut(ms),
+    holdBack: (id) => node.holdBack(id),
+    letBe: (id) => node.letBe(id),
     leads: collects,
     isThere: (id) => id === config.id || others.has(id),
     farJobs: () => node.farJobs(),

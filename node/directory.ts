@@ -121,6 +121,18 @@ export class ObjectDirectory {
     return record;
   }
 
+  /** As {@link declare}, of an object that is made here from now on, though it may have been another node's so far. */
+  produce(id: ObjectId, owner: number): ObjectRecord {
+    const known = this.get(id);
+    if (known === undefined) return this.add(id, owner);
+    this.#hold(known, owner);
+    if (known.outcome === undefined && !known.pending) {
+      known.pending = true;
+      known.uses++;
+    }
+    return known;
+  }
+
   /** An object of another node is referred to here, by something that is about to hold it. @param home The peer. */
   addForeign(id: ObjectId, home: number): ObjectRecord {
     const record = this.add(id, NOBODY);

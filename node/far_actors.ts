@@ -93,6 +93,28 @@ export class FarActors {
     this.#settle(id, (saying) => saying.here());
   }
 
+  /**
+   * An actor is being made here, of which this node had heard as another's: the way there ends. Calls that are on it are said
+   * here, before any that are yet to come.
+   */
+  madeHere(id: TaskId): void {
+    const record = this.#node.directory.get(id as string as ObjectId);
+    const home = record?.home;
+    if (record === undefined || home === undefined) return;
+    const remote = this.#links.byClient(home);
+    if (remote !== undefined && record.held) {
+      remote.released.push(record.id);
+      this.#links.touch(remote);
+    }
+    record.home = undefined;
+    record.held = false;
+    for (const task of [...remote?.pending.values() ?? []]) {
+      if (!(task instanceof CallRecord) || task.actor.id !== id || task.finished) continue;
+      this.#links.recall(task);
+      this.#node.takeOver(task);
+    }
+  }
+
   /** A peer holds actors that are about to come here: it may know so before this node has taken them up. */
   expectHere(ids: readonly ObjectId[]): void {
     for (const id of ids) {
@@ -279,7 +301,7 @@ export class FarActors {
     if (possible && settings.linked) return false; // it dies with its creator, which is here
     const target = this.#place(task, possible && pool.choose(entry.shape) !== undefined, possible);
     if (target === "here") return false;
-    task.results = [directory.add(id, client.id)];
+    task.results = [directory.declare(id, client.id)];
     if (this.#node.admit(task) === undefined) return true;
     const create = (remote: Remote) => this.#createAt(remote, task, settings);
     if (target !== undefined) create(target);

@@ -308,6 +308,18 @@ export class NodeServer {
     return this.#node.actors.crowdedOut(ms);
   }
 
+  /** Such an actor is not begun with any more. Resolves when the control store knows all that was done with it. */
+  async holdBack(id: TaskId): Promise<void> {
+    this.#node.actors.holdBack(id, true);
+    await this.#node.actors.journals?.settled();
+  }
+
+  /** It stays here after all. */
+  letBe(id: TaskId): void {
+    this.#node.actors.holdBack(id, false);
+    this.#node.flush();
+  }
+
   /** Programs of other nodes that have actors here which end with them. */
   *farJobs(): Iterable<TaskId> {
     const { actors, programs } = this.#node;

@@ -24,6 +24,7 @@ export function actorServices(node: NodeParts): ActorServices {
     clients: node.clients,
     isLocal: (job) => node.programs.has(job),
     now: () => node.now(),
+    closed: () => node.closed,
     flush: () => node.flush(),
     log: options.log,
     send: (client, message) => node.send(client, message),
@@ -51,10 +52,13 @@ export function actorServices(node: NodeParts): ActorServices {
       if (node.actors.has(call.actor)) node.actors.forget(call);
       else node.cluster?.actors.forget(call);
     },
+    madeHere: (actor) => node.cluster?.actors.madeHere(actor),
     recall: (call) => node.cluster?.recall(call),
-    surrendered: (actor, calls) => {
+    surrendered: (actor, calls, given) => {
       // What was said to peers and not sent could tell of what is void.
-      for (const client of node.clients.values()) if (client.role === "peer") client.channel.close();
+      for (const client of given ? [] : node.clients.values()) {
+        if (client.role === "peer") client.channel.close();
+      }
       node.cluster?.actors.surrendered(actor, calls);
     },
     ...names(node),

@@ -137,6 +137,7 @@ function mover(
     far?: boolean;
     home?: TaskId;
     waits?: boolean;
+    refused?: boolean;
   },
 ) {
   const did: string[] = [];
@@ -149,7 +150,7 @@ function mover(
     jobNode: () => Promise.resolve(runs ? hex(options.home ?? idOf(2)) : undefined),
     assign: (_: TaskId, revision: number, { node, moves }: ActorPlace) => {
       did.push(`assign ${revision} to ${Number.parseInt(node, 16)}, move ${moves}`);
-      return Promise.resolve(true);
+      return Promise.resolve(options.refused !== true);
     },
     remove: () => {
       did.push("remove");
@@ -161,6 +162,11 @@ function mover(
     id: hex(idOf(2)),
     registry,
     crowdedOut: (ms) => options.waits === true && now >= ms ? [idOf(5)] : [],
+    holdBack: () => {
+      did.push("hold back");
+      return Promise.resolve();
+    },
+    letBe: () => did.push("let be"),
     clock: { ...systemClock, now: () => now },
     actors: { places, placeAgain: () => options.target },
     leads: () => options.leads ?? true,
@@ -200,7 +206,10 @@ Deno.test("an actor that has waited here for what another node has goes there, w
   await waits.look(999);
   assertEquals(waits.did, []);
   await waits.look(1_000);
-  assertEquals(waits.did, ["assign 7 to 3, move 1"]);
+  assertEquals(waits.did, ["hold back", "assign 7 to 3, move 1"]);
+  const given = mover({ target: idOf(3), place: here, waits: true, refused: true });
+  await given.look(1_000);
+  assertEquals(given.did, ["hold back", "assign 7 to 3, move 1", "let be"]);
   const nowhere = mover({ place: here, waits: true });
   const stays = mover({ target: idOf(2), place: here, waits: true });
   const gone = mover({ target: idOf(3), place: { node: hex(idOf(4)) }, waits: true, leads: false });
@@ -361,6 +370,7 @@ function journals() {
       release: () => {},
       fenced: () => {},
       nameLost: () => {},
+      closed: () => false,
     } satisfies JournalServices,
   );
   const shapes = new Shapes(), definitions = new Definitions(shapes);

@@ -113,6 +113,8 @@ Deno.test("an actor that never came to its name is not moved, and one that did i
     const mover = new ActorMover({
       id: hex(b.id),
       crowdedOut: () => [],
+      holdBack: () => Promise.resolve(),
+      letBe: () => {},
       registry: { ...registry, assign: over(registry.assign), remove: over(registry.remove) },
       clock: systemClock,
       actors: { places: new Map([[FIRST, { place, revision }]]), placeAgain: () => b.id },

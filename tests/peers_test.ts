@@ -287,6 +287,36 @@ Deno.test("NodeServer asks again for an object that cannot be brought from a nod
   assertEquals([told()!.outcome.kind, errors.length], ["stored", 0]);
 });
 
+Deno.test("NodeServer that is told to make an actor which it held of the teller lets go of that, and holds its own", async () => {
+  using silent = silentNode();
+  const peer = connect(silent.node, "peer", id("peer"));
+  const actor = returnId(id("actor"), 0);
+  peer.send({ type: "behalf", job: id("job"), driver: false });
+  const contains = [actor];
+  const held = { ...delegate(1, id("one")), args: { ...fields(id("one")).args, contains } } as ToNode;
+  peer.send(held);
+  const told = (type: string) =>
+    peer.received.flatMap((message) =>
+      message.type === type && "objects" in message && message.objects.includes(actor) ? [type] : []
+    );
+  await until("the actor is held of the teller", () => told("retain").length === 1);
+  assertEquals(told("release"), []);
+  const settings = parseActorOptions({ durable: false }, "A", false);
+  peer.send({ type: "defineActor", index: 0, settings });
+  peer.send({ type: "createActor", handle: 2, ...fields(id("actor")), actor: 0, dependencies: [] });
+  await until("the teller's is let go of", () => told("release").length === 1);
+  // Its task refers to the actor as before, and what a peer says of it later does not make it the peer's again.
+  peer.send({ ...held, handle: 3, task: id("two") } as ToNode);
+  peer.send({ type: "release", objects: [actor] });
+  const driver = connect(silent.node, "driver", id("other"));
+  driver.send({ type: "awaitDeath", request: 7, actor: id("actor") });
+  driver.send({ type: "ask", request: 8, topic: "stats" });
+  const answers = () =>
+    driver.received.flatMap((message) => message.type === "answer" ? [message.request] : []);
+  await until("the node has answered", () => answers().includes(8));
+  assertEquals([answers(), told("retain"), told("release")], [[8], ["retain"], ["release"]]);
+});
+
 Deno.test("NodeServer tells other nodes nothing before the journals of its actors have what that depends on", async () => {
   const entered = Promise.withResolvers<number>();
   // However long the test takes, it is not for so long that other nodes are told anyhow.
