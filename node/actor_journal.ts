@@ -6,9 +6,9 @@
  * those calls that callers may ask for again, as no replay will give them any more.
  *
  * A call may run, and be answered on this node, before it is in the journal. But nothing leaves the node that anybody could
- * conclude from it (`NodeParts.flush`), so what is lost with the node nobody has seen, and it is done anew. Nothing waits
- * for longer than {@link HOLD_MS_MAX}: by then either this node has been given up, and nobody listens to it any more, or
- * the control store is away, and gives nobody up.
+ * conclude from it (`NodeParts.flush`), so what is lost with the node nobody has seen, and it is done anew. That waits for
+ * as long as the control store is away: whether it has given this node up meanwhile, and others that this one can still
+ * speak to, cannot be told.
  *
  * Of an actor that outlives its program, this node's own programs and their tasks are no different from other nodes: the
  * actor may go on elsewhere while they go on here. So what they would be answered is *withheld* until the call is written.
@@ -43,9 +43,6 @@ import type { TaskRecord } from "./tasks.ts";
 
 /** How long calls are collected before they are written. */
 const COLLECT_MS = 3;
-
-/** How long others are told nothing while the journal is not durable: longer than a silent node is waited for. */
-const HOLD_MS_MAX = 4_000;
 
 /** What the journals need of their node. */
 export interface JournalServices {
@@ -114,6 +111,8 @@ export class Journal {
   readonly chunks = new Map<number, Set<TaskId>>();
   readonly chunkOf = new Map<TaskId, number>();
   nextChunk = 0;
+  /** Chunks that nobody needs any more, and that may be there still. */
+  readonly needless = new Set<number>();
 
   /** @param actor Its actor. @param entered The record's revision. */
   constructor(actor: NodeActor, entered: Promise<number | undefined>) {
@@ -127,8 +126,8 @@ export class Journal {
 export class ActorJournals {
   readonly #node: JournalServices;
   readonly #open = new Set<Journal>();
-  /** Steps that are being written, oldest first, and since when. */
-  readonly #writing = new Map<Promise<void>, number>();
+  /** Steps that are being written. */
+  readonly #writing = new Set<Promise<void>>();
   #collecting = false;
 
   /** @param node What they need of their node. */
@@ -262,7 +261,9 @@ export class ActorJournals {
     calls.delete(call);
     if (calls.size > 0 || journal.ended) return;
     journal.chunks.delete(chunk);
-    this.change(journal, { put: [], delete: [`answer/${number(chunk)}`] });
+    journal.needless.add(chunk);
+    this.change(journal, { put: [], delete: [`answer/${number(chunk)}`] })
+      .then(() => journal.needless.delete(chunk));
   }
 
   /** An actor is dead. */
@@ -288,18 +289,13 @@ export class ActorJournals {
 
   /** Whether other nodes must not yet be told what they could conclude from calls that are not in a journal. */
   get pending(): boolean {
-    if (this.#open.size === 0 && this.#writing.size === 0) return false;
-    for (const since of this.#writing.values()) return this.#node.clock.now() - since < HOLD_MS_MAX;
-    return true;
+    return this.#open.size > 0 || this.#writing.size > 0;
   }
 
-  /** Resolves when what was added so far is durable, or was waited for long enough. */
+  /** Resolves when what was added so far is durable. */
   async settled(): Promise<void> {
     this.#writeAll();
-    const { promise: late, resolve } = Promise.withResolvers<void>();
-    const cancel = this.#node.clock.after(HOLD_MS_MAX, resolve);
-    await Promise.race([Promise.all(this.#writing.keys()), late]);
-    cancel();
+    await Promise.all(this.#writing);
   }
 
   // --- Writing ------------------------------------------------------------------------------------------------
@@ -353,7 +349,7 @@ export class ActorJournals {
 
   #track(done: Promise<void>): void {
     const tracked: Promise<void> = done.finally(() => this.#writing.delete(tracked));
-    this.#writing.set(tracked, this.#node.clock.now());
+    this.#writing.add(tracked);
   }
 
   async #save(journal: Journal): Promise<void> {
@@ -527,13 +523,13 @@ export class ActorJournals {
 }
 
 /** All parts of a journal. */
-function partsOf({ made, state, pieces, batches, chunks }: Journal): string[] {
+function partsOf({ made, state, pieces, batches, chunks, needless }: Journal): string[] {
   return [
     ...Array.from({ length: made }, (_, i) => `made/${number(i)}`),
     ...(state < 0 ? [] : ["meta"]),
     ...Array.from({ length: pieces }, (_, i) => `state/${number(state)}/${number(i)}`),
     ...batches.map((batch) => `call/${number(batch.number)}`),
-    ...Array.from(chunks.keys(), (chunk) => `answer/${number(chunk)}`),
+    ...Array.from([...chunks.keys(), ...needless], (chunk) => `answer/${number(chunk)}`),
   ];
 }
 

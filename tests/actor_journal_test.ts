@@ -349,7 +349,7 @@ Deno.test("a call that was answered is known when its program has ended, and ano
 /** The journals of a node that keeps an actor which outlives its program, and what they write. */
 function journals() {
   const inline = (byte: number): Outcome => ({ kind: "inline", bytes: Uint8Array.of(byte), contains: [] });
-  const written: JournalChange[] = [];
+  const written: JournalChange[] = [], removed: string[] = [];
   const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
   const answers = new AnswerBook(new Map(), directory, () => {}, () => 0);
   const journals = new ActorJournals(
@@ -358,6 +358,10 @@ function journals() {
       registry: {
         enter: () => Promise.resolve(1),
         write: (_: TaskId, __: number, change: JournalChange) => Promise.resolve(written.push(change) > 0),
+        remove: (_: TaskId, __: number, parts?: readonly string[]) => {
+          removed.push(...parts ?? ["whatever there is"]);
+          return Promise.resolve(true);
+        },
       } as Partial<ActorRegistry> as ActorRegistry,
       clock: { now: () => 0, after: () => () => {}, turn: () => Promise.resolve() },
       directory,
@@ -397,8 +401,22 @@ function journals() {
     return written.flatMap(({ put }) => put).filter(({ part }) => part.startsWith("answer/"))
       .flatMap(({ bytes }) => readJournal(bytes).items);
   };
-  return { journals, actor, record, save, inline, written };
+  return { journals, actor, record, save, inline, written, removed };
 }
+
+Deno.test("an actor that ends while an answer of it is being removed takes that along", async () => {
+  const { journals: all, actor, record, save, inline, removed } = journals();
+  const call = record(idOf(5));
+  all.called(actor, call);
+  actor.withheld.set(call.id, { call, outcomes: [inline(3)] });
+  await save(call);
+  await all.settled();
+  all.forgotten(actor, call.id);
+  all.ended(actor);
+  await all.settled();
+  await systemClock.turn();
+  assertEquals(removed.filter((part) => part.startsWith("answer/")), ["answer/0000000000"]);
+});
 
 Deno.test("a checkpoint takes along answers that were withheld from callers of its own node", async () => {
   const { journals: all, actor, record, save, inline, written } = journals();
