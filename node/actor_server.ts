@@ -294,9 +294,7 @@ export class ActorServer {
       // It is run again; who waits for it gets that answer.
       // So does everybody who has asked for it by another way: whoever is not answered says it again when the actor moves.
       const others = [...logged.others ?? [], ...call.others ?? []];
-      if (this.#node.clients.has(logged.client)) {
-        others.push({ client: logged.client, handle: logged.handle });
-      }
+      if (this.#node.clients.has(logged.client)) others.push(logged.asFurther());
       if (others.length > 0) logged.others = others;
       logged.client = call.client;
       logged.handle = call.handle;

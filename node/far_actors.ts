@@ -102,12 +102,7 @@ export class FarActors {
     const home = record?.home;
     if (record === undefined || home === undefined) return;
     const remote = this.#links.byClient(home);
-    if (remote !== undefined && record.held) {
-      remote.released.push(record.id);
-      this.#links.touch(remote);
-    }
-    record.home = undefined;
-    record.held = false;
+    this.#leave(record);
     for (const task of [...remote?.pending.values() ?? []]) {
       if (!(task instanceof CallRecord) || task.actor.id !== id || task.finished) continue;
       this.#links.recall(task);
@@ -189,17 +184,23 @@ export class FarActors {
     const record = this.#node.directory.get(id as string as ObjectId);
     const remote = this.#homeOf(id);
     if (record === undefined || remote === undefined || hex(remote.node) === place.node) return;
-    if (record.held) {
-      remote.released.push(record.id);
-      this.#links.touch(remote);
-    }
-    record.home = undefined;
-    record.held = false;
+    this.#leave(record);
     for (const task of [...remote.pending.values()]) {
       if (!(task instanceof CallRecord) || task.actor.id !== id || task.finished) continue;
       this.#links.recall(task);
       this.#sayAgain(task, "where it was");
     }
+  }
+
+  /** An object is not had from the peer any more that it was had from so far. */
+  #leave(record: ObjectRecord): void {
+    const remote = record.held ? this.#links.byClient(record.home!) : undefined;
+    if (remote !== undefined) {
+      remote.released.push(record.id);
+      this.#links.touch(remote);
+    }
+    record.home = undefined;
+    record.held = false;
   }
 
   /** This node holds an actor, and its way there is gone: the node that has it is told. */
@@ -327,7 +328,10 @@ export class FarActors {
     this.#creations.set(task, settings);
     const record = task.results![0]!;
     if (record.held && record.home === remote.client.id) this.#held.add(task);
-    else this.#held.delete(task);
+    else {
+      this.#held.delete(task);
+      this.#leave(record);
+    }
     record.home = remote.client.id;
     record.held = true;
     this.#sendCreation(remote, task, handle, index);

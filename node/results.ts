@@ -124,11 +124,11 @@ export class Results {
   /** Tells an outcome to all but the first who want a task. */
   #tellOthers(task: TaskRecord, index: number, kept: boolean, outcome: Outcome): void {
     if (task.others === undefined) return;
-    for (const { client: id, handle } of task.others) {
+    for (const { client: id, handle, holds } of task.others) {
       const client = this.#node.clients.get(id);
       if (client === undefined) continue;
       if (client.role === "peer") this.#node.cluster!.beforeResult(client);
-      if (kept) this.#node.directory.retain(id, [returnId(task.id, index)]);
+      if (kept && !holds.has(index)) this.#node.directory.retain(id, [returnId(task.id, index)]);
       this.#node.send(client, { type: "result", handle, index, kept, outcome });
     }
   }

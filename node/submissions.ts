@@ -164,7 +164,7 @@ export class Submissions {
       }
     }
     if (task.client !== client.id && !task.entry.settings.stream && this.#node.clients.has(task.client)) {
-      (task.others ??= []).push({ client: task.client, handle: task.handle });
+      (task.others ??= []).push(task.asFurther());
     }
     task.client = client.id;
     task.handle = message.handle;
@@ -195,6 +195,11 @@ export class Submissions {
     if (next === undefined) return true;
     task.client = next.client;
     task.handle = next.handle;
+    task.results?.forEach((record, index) => {
+      if (record !== undefined && !next.holds.has(index)) {
+        this.#node.directory.retain(next.client, [record.id]);
+      }
+    });
     return false;
   }
 

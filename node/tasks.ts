@@ -45,6 +45,15 @@ export type Submitted = Pick<
   "handle" | "task" | "parent" | "dependencies" | "args"
 >;
 
+/** A client that is told of a task's results, beside the one that is told first. */
+export interface FurtherClient {
+  readonly client: number;
+  /** What it calls the task. */
+  readonly handle: number;
+  /** The results, by index, of which it is a holder already. */
+  readonly holds: ReadonlySet<number>;
+}
+
 /** A task from its submission to its end. */
 export class TaskRecord implements SchedulerTask {
   readonly id: TaskId;
@@ -63,7 +72,7 @@ export class TaskRecord implements SchedulerTask {
   client: number;
   handle: number;
   /** Further clients that are told: its submitter runs on several nodes, which had lost each other, or its first node. */
-  others: { readonly client: number; readonly handle: number }[] | undefined = undefined;
+  others: FurtherClient[] | undefined = undefined;
   /** Records of what it returns, by index: of those that anybody but its submitter refers to. */
   results: (ObjectRecord | undefined)[] | undefined = undefined;
   /** Its outcomes are sealed; whatever still runs of it is nobody's. */
@@ -134,6 +143,13 @@ export class TaskRecord implements SchedulerTask {
     this.args = message.args;
     this.client = client;
     this.handle = message.handle;
+  }
+
+  /** The client that is told of results so far, as one beside another that is told from now on. */
+  asFurther(): FurtherClient {
+    const holds = new Set<number>();
+    this.results?.forEach((record, index) => record !== undefined && holds.add(index));
+    return { client: this.client, handle: this.handle, holds };
   }
 
   /** How long it is expected to take. */
