@@ -10,7 +10,6 @@
 
 import type { ActorSettings } from "../core/actor_options.ts";
 import { creationSettings } from "../core/actor_options.ts";
-import { assert } from "../core/assert.ts";
 import {
   ActorDeadlockError,
   ActorUnavailableError,
@@ -25,22 +24,16 @@ import {
   ACTOR_OUTPUT_LINES,
   STOP_GRACE_MS,
 } from "../core/limits.ts";
-import {
-  ACTOR_EXECUTIONS,
-  type Dependency,
-  type FromNode,
-  type Outcome,
-  type ToNode,
-} from "../core/messages.ts";
+import type { Outcome, ToNode } from "../core/messages.ts";
 import { bundleOf } from "../core/bundles.ts";
 import { groupGone } from "../core/groups.ts";
 import { unreachable } from "../core/unreachable.ts";
-import type { Shape } from "../scheduler/resources.ts";
 import { pack } from "../store/serialize.ts";
 import { callFailure, deathOf, nameTaken, readRecord, unknownActor, unschedulable } from "./actor_errors.ts";
 import { ActorJournals } from "./actor_journal.ts";
 import { ActorNames } from "./actor_names.ts";
 import { ActorPlaces } from "./actor_places.ts";
+import { ActorTeller } from "./actor_teller.ts";
 import type { ActorServices } from "./actor_services.ts";
 import { CallRecord, currentCall, isLasting, NodeActor, sequential } from "./actor_records.ts";
 import { type ActorEffect, type ActorEvent, ActorTable } from "./actors.ts";
@@ -65,15 +58,13 @@ export class ActorServer {
   readonly #effects: ActorEffect<NodeActor, CallRecord>[] = [];
   #nextEffect = 0;
   #working = false;
-  #nextExecution = 0;
-  #nextInstance = 0;
-  #definitions = 0;
-  readonly #settingsIndex = new Map<ActorSettings, number>();
-  readonly #chosenSettings = new Map<ActorSettings, Map<Shape, ActorSettings>>();
+  /** Tells isolates what to do. */
+  readonly teller: ActorTeller;
 
   /** @param node What the actors need of their node. */
   constructor(node: ActorServices) {
     this.#node = node;
+    this.teller = new ActorTeller(node);
     this.#answers = new AnswerBook(
       node.tasks,
       node.directory,
@@ -84,7 +75,7 @@ export class ActorServer {
     this.#places = new ActorPlaces(
       node,
       (actor) => this.#step({ type: "placed", actor, now: node.now() }),
-      () => this.#execution(),
+      () => this.teller.execution(),
     );
     const { registry } = node;
     if (registry === undefined) return;
@@ -482,14 +473,6 @@ export class ActorServer {
     });
   }
 
-  /** A call that runs is told that nobody wants it any more. */
-  abort({ actor, execution, entry }: CallRecord): void {
-    const client = actor.isolate?.client;
-    if (client === undefined || execution < 0) return;
-    const reason = `${entry.settings.name} is no longer wanted`;
-    this.#node.send(client, { type: "abort", handle: execution, reason });
-  }
-
   // --- What isolates say --------------------------------------------------------------------------------------
 
   /** The call that an execution of an isolate is. */
@@ -703,7 +686,7 @@ export class ActorServer {
       case "send":
         return this.#sendCall(actor, effect.call, effect.replaying);
       case "abort":
-        return this.abort(effect.call);
+        return this.teller.abort(effect.call);
       case "fail":
         return this.#failCall(actor, effect.call, effect.why);
       case "unlog":
@@ -720,24 +703,14 @@ export class ActorServer {
         this.#places.add(actor);
         return this.#places.place();
       case "construct":
-        return this.#construct(actor);
+        return this.teller.construct(actor);
       case "checkpoint": {
         const id = checkpointId(actor.id, actor.checkpoints++);
         actor.saving.push(id);
-        return this.#tell(actor, "checkpoint", (handle) => ({
-          type: "checkpointActor",
-          handle,
-          instance: actor.instance,
-          object: id,
-        }));
+        return this.teller.checkpoint(actor, id);
       }
       case "stop":
-        return this.#tell(actor, "stop", (handle) => ({
-          type: "stopActor",
-          handle,
-          instance: actor.instance,
-          hook: effect.hook,
-        }));
+        return this.teller.stop(actor, effect.hook);
       case "vacate":
         return this.#places.vacate(actor);
       case "dead":
@@ -748,94 +721,9 @@ export class ActorServer {
   }
 
   #sendCall(actor: NodeActor, call: CallRecord, replaying: boolean): void {
-    const { isolate } = actor;
-    if (isolate?.client === undefined || call.phase !== "sent") return;
-    this.#node.define(isolate, call);
-    const handle = this.#execution();
-    isolate.nextExecution++;
-    isolate.residents!.calls.set(handle, call);
-    isolate.client.job = call.job;
-    call.execution = handle;
+    if (actor.isolate?.client === undefined || call.phase !== "sent") return;
     if (call.sends === 0 && !call.restored && actor.settings.durable) this.journals?.called(actor, call);
-    this.#node.send(isolate.client, {
-      type: "executeCall",
-      handle,
-      instance: actor.instance,
-      attempt: ++call.sends,
-      replaying: replaying || call.restored,
-      silent: replaying,
-      task: call.id,
-      job: call.job,
-      fn: call.fn.index,
-      settings: call.entry.index,
-      dependencies: call.dependencies.length === 0 ? NO_DEPENDENCIES : this.#node.argumentsOf(call),
-      args: call.args,
-    });
-  }
-
-  #execution(): number {
-    return ACTOR_EXECUTIONS + (this.#nextExecution = (this.#nextExecution + 1) % EXECUTIONS_MAX);
-  }
-
-  /** Has an isolate do something to an actor other than a call. */
-  #tell(
-    actor: NodeActor,
-    kind: "construct" | "checkpoint" | "stop",
-    message: (handle: number) => FromNode,
-  ): void {
-    const { isolate } = actor;
-    if (isolate?.client === undefined) return;
-    const handle = this.#execution();
-    isolate.nextExecution++;
-    isolate.residents!.works.set(handle, { actor, kind });
-    this.#node.send(isolate.client, message(handle));
-  }
-
-  /** An actor's settings, with what it was given where it had left a choice. */
-  #chosen({ settings, asked, shape }: NodeActor): ActorSettings {
-    if (asked === shape) return settings;
-    const known = this.#chosenSettings.get(settings) ?? new Map<Shape, ActorSettings>();
-    this.#chosenSettings.set(settings, known);
-    const { alternatives: _, ...rest } = settings;
-    const chosen = known.get(shape) ?? { ...rest, demand: shape.demand };
-    known.set(shape, chosen);
-    return chosen;
-  }
-
-  #construct(actor: NodeActor): void {
-    const { isolate, creation } = actor;
-    if (isolate?.client === undefined) return;
-    this.#node.define(isolate, creation);
-    const settings = this.#chosen(actor);
-    let index = this.#settingsIndex.get(settings);
-    if (index === undefined) this.#settingsIndex.set(settings, index = this.#definitions++);
-    if (!isolate.residents!.knownActors.has(settings)) {
-      isolate.residents!.knownActors.add(settings);
-      this.#node.send(isolate.client, { type: "defineActor", index, settings });
-    }
-    actor.instance = this.#nextInstance = (this.#nextInstance + 1) % EXECUTIONS_MAX;
-    isolate.client.job = actor.job;
-    const dependencies = this.#node.argumentsOf(creation);
-    if (actor.checkpoint !== undefined) {
-      const record = this.#node.directory.get(actor.checkpoint);
-      assert(record?.outcome !== undefined, "an actor's checkpoint is gone");
-      dependencies.push({ object: actor.checkpoint, outcome: record.outcome });
-    }
-    this.#tell(actor, "construct", (handle) => ({
-      type: "constructActor",
-      handle,
-      instance: actor.instance,
-      attempt: ++actor.attempts,
-      task: actor.id,
-      job: actor.job,
-      fn: creation.fn.index,
-      settings: creation.entry.index,
-      actor: index,
-      restore: actor.checkpoint !== undefined,
-      gpus: actor.gpus,
-      dependencies,
-      args: creation.args,
-    }));
+    this.teller.call(actor, call, replaying);
   }
 
   /** A placement group was removed: actors in it die. */
@@ -890,6 +778,4 @@ export class ActorServer {
   }
 }
 
-const EXECUTIONS_MAX = 2 ** 29;
-const NO_DEPENDENCIES: readonly Dependency[] = Object.freeze([]);
 const NOTHING: Outcome = { kind: "inline", bytes: pack(undefined).toBytes().slice(), contains: [] };

@@ -96,7 +96,7 @@ export class Cancellations {
         task.orphaned = true;
         return this.#node.cluster!.orphan(task);
       }
-      if (task.outlivesProgram) return this.#node.actors.abort(task);
+      if (task.outlivesProgram) return this.#node.actors.teller.abort(task);
     }
     const message = `The program that submitted task ${hex(task.id)} ended`;
     // What a call has submitted is known where it ran.
