@@ -408,8 +408,13 @@ export class ActorJournals {
     await this.change(journal, { put, delete: gone });
     const { gap } = journal;
     if (gap === undefined || journal.ended) return;
-    journal.gap = position > gap.last ? undefined : { first: Math.max(gap.first, position), last: gap.last };
-    this.#node.release(actor, position);
+    if (position <= gap.last) {
+      journal.gap = { first: Math.max(gap.first, position), last: gap.last };
+      return this.#node.release(actor, position);
+    }
+    // What came after it waits no longer than if it had never been.
+    journal.gap = undefined;
+    this.#node.release(actor, journal.outlives ? Math.max(position, journal.written) : Infinity);
   }
 
   /** The answers that a checkpoint makes impossible to give by a replay. */

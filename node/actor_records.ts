@@ -33,6 +33,8 @@ export class CallRecord extends TaskRecord implements TableCall {
   restored = false;
   /** Its program is gone, and whoever has the actor was told. */
   orphaned = false;
+  /** It will never be run again here, once its answer is told. */
+  forgotten = false;
   /** Its answer is forgotten where the actor is once it is here. */
   forgetDone = false;
   /** What it waits for, all of it, while it waits. */
@@ -115,7 +117,7 @@ export class NodeActor extends ActorEntry<CallRecord> {
   /** As {@link unansweredCalls}, when the actor ends here: what was done and not told is as if it had not been done. */
   untoldCalls(): CallRecord[] {
     const withheld = Array.from(this.withheld.values(), ({ call }) => call);
-    for (const call of withheld) call.answered = call.applied = false;
+    for (const call of withheld) call.answered = call.applied = call.forgotten = false;
     this.withheld.clear();
     return [...new Set([...withheld, ...this.unansweredCalls()])];
   }

@@ -328,6 +328,12 @@ export class ActorServer {
     actor.checkpoint = undefined;
     this.#names.delete(actor);
     if (!actor.creation.finished) calls.unshift(actor.creation);
+    // What is said to the other node needs its arguments until it is answered there, all else does not any more.
+    const again = new Set(calls);
+    for (const call of [actor.creation, ...actor.log]) {
+      if (call !== undefined && !again.has(call)) this.#letArgumentsGo(call);
+    }
+    for (const call of calls) call.argumentsKept = false;
     this.#node.surrendered(actor.id, calls, actor.heldBack);
     const { virtual, detached } = actor.settings;
     if (virtual) this.#node.registry?.releaseVirtual(actor.id);
@@ -532,6 +538,7 @@ export class ActorServer {
       actor.withheld.delete(id);
       if (!call.finished) this.#node.finish(call, outcomes);
       else outcomes.forEach((outcome, i) => this.#node.drop(returnId(call.id, i), outcome));
+      if (call.forgotten) this.#forget(call);
       if (this.#answers.answerOf(id) === undefined) this.journals?.forgotten(actor, id);
     }
     this.#saveForWithheld(actor);
@@ -691,14 +698,11 @@ export class ActorServer {
         return this.#failCall(actor, effect.call, effect.why);
       case "unlog":
         return this.journals?.withdrawn(actor, effect.call);
-      case "forget": {
-        const { call } = effect;
-        if (call.argumentsKept) {
-          call.argumentsKept = false;
-          this.#node.unuse(call);
-        }
-        return this.#answers.scopeEnded(call);
-      }
+      case "forget":
+        // As long as its answer waits, it may have to be said to another node.
+        if (actor.withheld.has(effect.call.id)) effect.call.forgotten = true;
+        else this.#forget(effect.call);
+        return;
       case "place":
         this.#places.add(actor);
         return this.#places.place();
@@ -718,6 +722,18 @@ export class ActorServer {
       default:
         unreachable(effect);
     }
+  }
+
+  /** A call is over, and will never be run again. */
+  #forget(call: CallRecord): void {
+    this.#letArgumentsGo(call);
+    this.#answers.scopeEnded(call);
+  }
+
+  #letArgumentsGo(call: CallRecord): void {
+    if (!call.argumentsKept) return;
+    call.argumentsKept = false;
+    this.#node.unuse(call);
   }
 
   #sendCall(actor: NodeActor, call: CallRecord, replaying: boolean): void {

@@ -529,8 +529,10 @@ export class Executor {
     if (execution.hosted !== undefined) execution.resolved = resolved;
     const { args } = message;
     if (args.kind === "inline") return this.#client.unpackArguments(args.bytes, resolved);
-    if (args.kind === "error") throw errorFromRecord(this.#client.readError(args.bytes));
-    const view = this.#client.view(argumentsId(message.task));
+    const id = argumentsId(message.task);
+    const lost = fetched?.get(id) ?? args;
+    if (lost.kind === "error") throw errorFromRecord(this.#client.readError(lost.bytes));
+    const view = this.#client.view(id);
     if (view === undefined) return undefined;
     try {
       return this.#client.unpackArguments(view.bytes, resolved, view.share);

@@ -166,8 +166,8 @@ class Ledger {
     this.ballast = " ".repeat(bytes);
   }
 
-  /** @returns How many entries there are then. */
-  async enter(name: string, ms: number): Promise<number> {
+  /** @param _ballast Makes the call large. @returns How many entries there are then. */
+  async enter(name: string, ms: number, _ballast?: string): Promise<number> {
     if (ms > 0) await sleep(here(), ms);
     return this.entries.push(name);
   }

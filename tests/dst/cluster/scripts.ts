@@ -7,7 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { TaskError } from "../../../core/errors.ts";
-import { HEIR_MS } from "../../../core/limits.ts";
+import { HEIR_MS, JOURNAL_VALUE_BYTES_MAX } from "../../../core/limits.ts";
 import { taskIdFromBytes, taskIdFromHex } from "../../../core/ids.ts";
 import type { Client } from "../../../runtime/client.ts";
 import { entryOfHandle as entryOf, type Handle } from "../../../runtime/handle.ts";
@@ -199,6 +199,12 @@ function someBytes(program: Program): number {
 }
 const LARGE_BYTES = 20_000;
 
+/** A further argument of a call: one that lies in the store, or one that is too large for a journal. */
+function someBallast(program: Program): string[] {
+  const chance = program.below(30);
+  return chance > 6 ? [] : [" ".repeat(chance > 0 ? LARGE_BYTES : JOURNAL_VALUE_BYTES_MAX + 1)];
+}
+
 /** Holds a ledger for longer than those who have lost sight of others wait for them, and uses it again. */
 async function useLater(program: Program, actor: Handle, book: Book): Promise<void> {
   if (program.below(3) > 0) return;
@@ -247,7 +253,8 @@ async function useLedger(program: Program, actor: Handle, book: Book, suffix = "
     if (program.below(15) === 0) client.killActor(entryOf(actor), true);
     if (program.below(2) === 0) {
       const entry = `${name}.${own.length}`;
-      own.push({ entry, ref: call(client, actor, "enter", [entry, program.below(3) * program.below(10)]) });
+      const args = [entry, program.below(3) * program.below(10), ...someBallast(program)];
+      own.push({ entry, ref: call(client, actor, "enter", args) });
     } else {
       const caller = `${name}-task${i}`;
       const options = { ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) };
