@@ -156,7 +156,7 @@ export class ActorMover {
       if (clock.now() - since < FORSAKEN_MS) return;
       this.#forsaken.delete(id);
       this.homeless.delete(id);
-      if (place.name !== "") registry.releaseName(place.namespace, place.name, id);
+      if (place.name !== "") registry.releaseName(place.namespace, place.name, id, true);
       await registry.remove(id, revision);
       return;
     }

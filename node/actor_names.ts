@@ -43,12 +43,24 @@ export class ActorNames {
     if (name !== "") this.#actors.set(nameKey(namespace, name), actor);
   }
 
-  /** An actor is not on this node any more. @returns Whether it had its name. */
+  /** An actor is not on this node any more. @returns Whether it had its name here. */
   delete(actor: NodeActor): boolean {
     const { namespace, name } = actor.settings;
     const key = nameKey(namespace, name);
     this.#known(actor);
     return name !== "" && this.#actors.get(key) === actor && this.#actors.delete(key);
+  }
+
+  /** An actor is dead: its name is free. */
+  release(actor: NodeActor): void {
+    const { settings: { namespace, name }, journal, id } = actor;
+    if (!this.delete(actor)) return;
+    const { registry } = this.#node;
+    if (registry === undefined) return;
+    if (journal === undefined) return registry.releaseName(namespace, name, id, false);
+    journal.entered.then((revision) => {
+      if (revision !== undefined) registry.releaseName(namespace, name, id, true);
+    });
   }
 
   /** A new actor takes its name. @param begin Called when it has it, or is to have none; otherwise the actor is killed. */
@@ -62,7 +74,7 @@ export class ActorNames {
     // Calls wait until it is known that no other node has the name.
     registry.reserveName(namespace, name, { id: hex(id), module, name: className }, isLasting(actor)).then(
       (free) => {
-        if (actor.state === "dead") return registry.releaseName(namespace, name, id);
+        if (actor.state === "dead") return registry.releaseName(namespace, name, id, false);
         if (!isLasting(actor)) this.#known(actor);
         if (free) begin();
         else this.lost(actor);

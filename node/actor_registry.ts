@@ -75,7 +75,13 @@ export interface ActorRegistry {
    * so another may have taken it before; from now on none can. @returns Whether it is this actor's.
    */
   confirmName(namespace: string, name: string, actor: TaskId): Promise<boolean>;
-  releaseName(namespace: string, name: string, actor: TaskId): void;
+  /**
+   * An actor is gone, and its name is free. Where its creation came to two nodes, it may be another node that has made the
+   * actor: then the name stays.
+   *
+   * @param entered It was this node's, or nobody's, by its record. Otherwise the name must have been taken by this node.
+   */
+  releaseName(namespace: string, name: string, actor: TaskId, entered: boolean): void;
   findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
   /**
    * The node that has, or from now on is to have, an actor of `get(key)`: this one, if there is none yet; and whether it was
@@ -205,7 +211,8 @@ export function actorRegistry(
         if (entry === undefined) continue;
         const other = entryOf(entry.value);
         if (other.id === actor.id && other.node === self) return true;
-        if (!await isLeft(other)) return false;
+        // The actor's creation has come to another node before.
+        if (other.id !== actor.id && !await isLeft(other)) return false;
         if (await put(entry.revision)) return true;
       }
     },
@@ -219,12 +226,13 @@ export function actorRegistry(
         if (await surely(() => gcs.put(key, value, revision)) !== undefined) return true;
       }
     },
-    releaseName(namespace, name, actor) {
+    releaseName(namespace, name, actor, entered) {
       const key = nameKey(namespace, name);
       leases.forget(key);
       gcs.get(key).then(async (entry) => {
-        if (entry === undefined || entryOf(entry.value).id !== hex(actor)) return;
-        await gcs.delete(key, entry.revision);
+        if (entry === undefined) return;
+        const { id, node } = entryOf(entry.value);
+        if (id === hex(actor) && (entered || node === self)) await gcs.delete(key, entry.revision);
       }).catch(() => {
         // The node is ending: its names go with it.
       });

@@ -755,9 +755,7 @@ export class ActorServer {
     const { settings, creation } = actor;
     const { directory } = this.#node;
     this.#timed.delete(actor);
-    if (this.#names.delete(actor)) {
-      this.#node.registry?.releaseName(settings.namespace, settings.name, actor.id);
-    }
+    this.#names.release(actor);
     if (!creation.finished) {
       this.#node.failWith(creation, { kind: "error", bytes: deathOf(actor, settings.label) });
     }

@@ -77,6 +77,22 @@ Deno.test("a node that was given up before it had an actor's record has no claim
   assertEquals((await a.registry.findName("default", "hits"))?.id, hex(SECOND));
 });
 
+Deno.test("an actor whose creation came to two nodes has its name, though that it is not on one of them ends there", async () => {
+  using store = new ControlStore();
+  const [a, b] = await nodes(store);
+  assertEquals([await a.take(FIRST), await b.take(FIRST)], [true, true]);
+  await b.record(FIRST);
+  a.registry.releaseName("default", "hits", FIRST, false);
+  assertEquals(await b.confirm(FIRST), true);
+  // What a has said is done by now, as it goes the same way.
+  assertEquals((await a.registry.findName("default", "hits"))?.id, hex(FIRST));
+  assertEquals(await b.confirm(FIRST), true);
+  assertEquals(await a.take(SECOND), false);
+  b.registry.releaseName("default", "hits", FIRST, true);
+  while (await b.registry.findName("default", "hits") !== undefined);
+  assertEquals(await a.take(SECOND), true);
+});
+
 Deno.test("whoever looked before a name was certain does not take it afterwards", async () => {
   using store = new ControlStore();
   const [a, b] = await nodes(store);
