@@ -116,6 +116,11 @@ export function argumentsId(task: TaskId): ObjectId {
   return returnId(task, ARGUMENTS_INDEX);
 }
 
+/** Whether an object is the arguments of a task: what its submitter has made, not the task. */
+export function isArguments(object: ObjectId): boolean {
+  return indexOf(object) === ARGUMENTS_INDEX;
+}
+
 /** The id of an actor's checkpoint. @param actor The actor. @param index Which attempt at a checkpoint, from 0. */
 export function checkpointId(actor: TaskId, index: number): ObjectId {
   return returnId(actor, CHECKPOINT_INDEX_FLAG | index % 0x3fff_ffff);

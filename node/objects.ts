@@ -6,7 +6,8 @@
  */
 
 import { DisconnectedError, ObjectLostError, type RaydError } from "../core/errors.ts";
-import { hex, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
+import { hex, isArguments, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
+import { HEIR_MS } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
 import type { ObjectRecord } from "./directory.ts";
 import { lost, lostError, packError } from "./outcomes.ts";
@@ -123,6 +124,7 @@ export class Objects {
   /** Waits until an object has been made again, and is here. @returns Why it is not. */
   async #remake(record: ObjectRecord): Promise<RaydError | undefined> {
     const { id } = record;
+    if (isArguments(id)) return await this.#argumentsAgain(record);
     for (;;) {
       if (this.#node.closed) return lostError(id);
       if (!this.#node.tasks.has(taskOf(id))) {
@@ -148,6 +150,29 @@ export class Objects {
     }
     this.#arriving.delete(id);
     return record.outcome?.kind === "stored" ? await this.bring(record) : undefined;
+  }
+
+  /**
+   * Arguments of a task go with whoever submitted it. If that runs again on another node, it submits the task again, and has
+   * them there.
+   */
+  async #argumentsAgain(record: ObjectRecord): Promise<RaydError | undefined> {
+    const { id } = record;
+    const end = this.#node.clock.now() + HEIR_MS;
+    while (!this.#isAnywhere(record)) {
+      const needless = this.#node.closed || this.#node.directory.get(id) !== record;
+      if (needless || this.#node.clock.now() >= end) {
+        return new ObjectLostError(
+          `The arguments of task ${
+            hex(taskOf(id))
+          } are lost with the node that had them, and whoever submitted it ` +
+            `has not done so again`,
+        );
+      }
+      await new Promise<void>((resolve) => this.#node.clock.after(PULL_AGAIN_MS, resolve));
+    }
+    this.#arriving.delete(id);
+    return await this.bring(record);
   }
 
   /** Whether the bytes of a stored object are here, or where they can be had. */
