@@ -39,6 +39,7 @@ import { type ActorRegistry, type JournalChange, placeOf } from "./actor_registr
 import type { CallRecord, NodeActor } from "./actor_records.ts";
 import type { AnswerBook } from "./answers.ts";
 import type { ObjectDirectory } from "./directory.ts";
+import type { NodeFault } from "./faults.ts";
 import type { TaskRecord } from "./tasks.ts";
 
 /** How long calls are collected before they are written. */
@@ -47,6 +48,7 @@ const COLLECT_MS = 3;
 /** What the journals need of their node. */
 export interface JournalServices {
   readonly id: TaskId;
+  readonly faults: ReadonlySet<NodeFault>;
   readonly registry: ActorRegistry;
   readonly clock: Clock;
   readonly directory: ObjectDirectory;
@@ -289,6 +291,7 @@ export class ActorJournals {
 
   /** Whether other nodes must not yet be told what they could conclude from calls that are not in a journal. */
   get pending(): boolean {
+    if (this.#node.faults.has("tell-unwritten")) return false;
     return this.#open.size > 0 || this.#writing.size > 0;
   }
 

@@ -12,6 +12,7 @@ export const NODE_FAULTS = {
   "replay-covered": "an actor that is taken up runs calls again that its state covers",
   "say-all-again":
     "a node that lost an actor says again what callers on other nodes have said again themselves",
+  "tell-unwritten": "other nodes are told what depends on calls that are in no journal yet",
   "forget-lineage": "nobody remembers how objects were made",
   "overcommit": "a node gives away twice what it has",
   "lose-delegated": "tasks that were given to a node that is gone are not run again",

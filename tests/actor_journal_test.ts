@@ -10,6 +10,7 @@ import fc from "fast-check";
 import { systemClock } from "../core/clock.ts";
 import { ProtocolError } from "../core/errors.ts";
 import { hex, returnId, type TaskId, taskIdFromBytes, taskIdFromHex } from "../core/ids.ts";
+import { JOURNAL_VALUE_BYTES_MAX } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
 import { parseActorOptions } from "../core/actor_options.ts";
 import { parseTaskOptions } from "../core/options.ts";
@@ -22,6 +23,7 @@ import type { ActorPlace, ActorRegistry, JournalChange } from "../node/actor_reg
 import { AnswerBook, type FarCall } from "../node/answers.ts";
 import { Definitions } from "../node/definitions.ts";
 import { ObjectDirectory } from "../node/directory.ts";
+import { NO_FAULTS } from "../node/faults.ts";
 import type { Located } from "../node/far_actors.ts";
 import { NO_CLIENT } from "../node/peers.ts";
 import { TaskRecord } from "../node/tasks.ts";
@@ -349,12 +351,13 @@ Deno.test("a call that was answered is known when its program has ended, and ano
 /** The journals of a node that keeps an actor which outlives its program, and what they write. */
 function journals() {
   const inline = (byte: number): Outcome => ({ kind: "inline", bytes: Uint8Array.of(byte), contains: [] });
-  const written: JournalChange[] = [], removed: string[] = [];
+  const written: JournalChange[] = [], removed: string[] = [], released: number[] = [];
   const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
   const answers = new AnswerBook(new Map(), directory, () => {}, () => 0);
   const journals = new ActorJournals(
     {
       id: idOf(1),
+      faults: NO_FAULTS,
       registry: {
         enter: () => Promise.resolve(1),
         write: (_: TaskId, __: number, change: JournalChange) => Promise.resolve(written.push(change) > 0),
@@ -371,7 +374,7 @@ function journals() {
       provide: () => Promise.resolve(true),
       log: () => {},
       isLocal: () => true,
-      release: () => {},
+      release: (_, before) => void released.push(before),
       fenced: () => {},
       nameLost: () => {},
       closed: () => false,
@@ -384,9 +387,9 @@ function journals() {
     parseActorOptions({ detached: true }, "A", false),
     shapes.of({}),
   );
-  const record = (task: TaskId) => {
+  const record = (task: TaskId, args = inline(1)) => {
     const name = "A#f", address = { load: "code:x", module: "file:///m.ts", name };
-    const message = { handle: 1, task, parent: idOf(90), dependencies: [], args: inline(1) };
+    const message = { handle: 1, task, parent: idOf(90), dependencies: [], args };
     const settings = definitions.settings(parseTaskOptions({}, name, false));
     return new CallRecord(message, idOf(90), definitions.function(address), settings, 7, actor);
   };
@@ -401,8 +404,22 @@ function journals() {
     return written.flatMap(({ put }) => put).filter(({ part }) => part.startsWith("answer/"))
       .flatMap(({ bytes }) => readJournal(bytes).items);
   };
-  return { journals, actor, record, save, inline, written, removed };
+  return { journals, actor, record, save, inline, written, removed, released };
 }
+
+Deno.test("calls after one that is too large for a journal are answered once a checkpoint covers that one", async () => {
+  const { journals: all, actor, record, save, released } = journals();
+  const large = record(idOf(5), { kind: "stored", size: JOURNAL_VALUE_BYTES_MAX + 1, contains: [] });
+  const small = record(idOf(6));
+  for (const call of [large, small]) all.called(actor, call);
+  assertEquals([all.withholds(large), all.withholds(small)], [true, true]);
+  await all.settled();
+  assertEquals(Math.max(...released), 0);
+  await save(large);
+  await all.settled();
+  assertEquals(Math.max(...released), 2);
+  assertEquals(all.withholds(small), false);
+});
 
 Deno.test("an actor that ends while an answer of it is being removed takes that along", async () => {
   const { journals: all, actor, record, save, inline, removed } = journals();

@@ -28,7 +28,8 @@ const JOIN_AGAIN_MS = 300;
 /** How much each node has of the resource "slot". */
 const SLOTS = 2;
 
-const STORE_BYTES = 4 * 1024 * 1024;
+/** So large that nothing is spilled, which would take real time. */
+const STORE_BYTES = 32 * 1024 * 1024;
 
 /** A node and its host. */
 export class SimNode {
