@@ -79,7 +79,9 @@ interface Link {
 }
 
 interface Watch {
-  readonly id: number;
+  /** What it is called by the member that was asked last, and by no other; and the connection there. */
+  id: number;
+  link: Link | undefined;
   readonly prefix: string;
   readonly listener: WatchListener;
   /** By shard: the revision that was seen. */
@@ -112,7 +114,9 @@ export class GcsClient {
   readonly #pending = new Map<number, Pending>();
   readonly #sequences: number[] = [];
   readonly #unanswered: Set<number>[] = [];
-  readonly #watches = new Map<number, Watch>();
+  readonly #watches = new Set<Watch>();
+  /** The same, by what they are called now. */
+  readonly #watchesById = new Map<number, Watch>();
   #lastLoad: Uint8Array | undefined;
 
   /** @param options What the client is made of. */
@@ -259,9 +263,9 @@ export class GcsClient {
    */
   async watch(prefix: string, listener: WatchListener): Promise<() => void> {
     await this.#started.promise;
-    const id = this.#nextWatch++;
     const watch: Watch = {
-      id,
+      id: -1,
+      link: undefined,
       prefix,
       listener,
       seen: new Array(this.#shards).fill(0),
@@ -269,11 +273,11 @@ export class GcsClient {
       waiting: new Set(Array.from({ length: this.#shards }, (_, i) => i)),
       ready: Promise.withResolvers(),
     };
-    this.#watches.set(id, watch);
+    this.#watches.add(watch);
     if (this.#tail !== undefined) this.#openWatch(this.#tail, watch);
     await this.#answered(watch.ready.promise);
     return () => {
-      if (this.#watches.delete(id)) this.#tail?.channel?.send({ type: "unwatch", watch: id });
+      if (this.#watches.delete(watch)) this.#closeWatch(watch);
     };
   }
 
@@ -350,8 +354,22 @@ export class GcsClient {
     link.channel!.send({ type: "request", request, shard, sequence, acknowledged, operations });
   }
 
-  #openWatch(link: Link, { id, prefix, seen }: Watch): void {
+  /**
+   * Has a member tell of changes. A member that was asked before may tell of some still that are later than others which this
+   * client has not heard of: so it is asked under another name, and what comes under the one before is not listened to.
+   */
+  #openWatch(link: Link, watch: Watch): void {
+    this.#closeWatch(watch);
+    const id = watch.id = this.#nextWatch++;
+    watch.link = link;
+    this.#watchesById.set(id, watch);
+    const { prefix, seen } = watch;
     seen.forEach((after, shard) => link.channel!.send({ type: "watch", watch: id, shard, prefix, after }));
+  }
+
+  #closeWatch({ id, link }: Watch): void {
+    this.#watchesById.delete(id);
+    if (link?.open) link.channel!.send({ type: "unwatch", watch: id });
   }
 
   #link(address: string): Link {
@@ -508,7 +526,7 @@ export class GcsClient {
         for (const [request, pending] of this.#pending) {
           if (pending.sequence === 0) this.#sendRequest(request, pending);
         }
-        for (const watch of this.#watches.values()) this.#openWatch(nextTail, watch);
+        for (const watch of this.#watches) this.#openWatch(nextTail, watch);
       }
     }
     const writes = this.#links.get(head);
@@ -560,7 +578,7 @@ export class GcsClient {
   }
 
   #changes(message: Extract<FromGcs, { type: "changes" }>): void {
-    const watch = this.#watches.get(message.watch);
+    const watch = this.#watchesById.get(message.watch);
     if (watch === undefined) return;
     const { shard, whole, revision, changes } = message;
     const { known, listener, seen } = watch;

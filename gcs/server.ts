@@ -214,6 +214,9 @@ export class GcsServer {
         for (const [key, { watch }] of connection.watches) {
           if (watch === message.watch) connection.watches.delete(key);
         }
+        this.#held = this.#held.filter(({ connection: by, message: held }) =>
+          by !== connection || held.type !== "watch" || held.watch !== message.watch
+        );
         return;
       case "load":
         if (!this.#leads) return;
@@ -459,11 +462,22 @@ export class GcsServer {
     );
   }
 
+  /**
+   * Tells of changes, as the tail may: what others apply may come to be undone. Whoever asked this member when it was the tail
+   * is told once it is again.
+   */
   #tellChanges(shard: number, changes: readonly GcsChange[]): void {
     const { revision } = changes.at(-1)!;
+    const after = changes[0]!.revision - 1;
+    const readable = this.#member.readable(shard);
     for (const connection of this.#connections) {
-      for (const { watch, shard: watched, prefix } of connection.watches.values()) {
+      for (const [name, { watch, shard: watched, prefix }] of connection.watches) {
         if (watched !== shard) continue;
+        if (!readable) {
+          connection.watches.delete(name);
+          this.#held.push({ connection, message: { type: "watch", watch, shard, prefix, after } });
+          continue;
+        }
         const seen = changes.filter(({ key }) => key.startsWith(prefix));
         if (seen.length === 0) continue;
         this.#send(connection, { type: "changes", watch, shard, whole: false, revision, changes: seen });

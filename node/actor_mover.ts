@@ -26,6 +26,8 @@ export interface MoverServices {
   readonly actors: Pick<FarActors, "places" | "placeAgain">;
   /** Actors that have waited for resources of this node for so long, in milliseconds, and can as well be on another. */
   crowdedOut(ms: number): Iterable<TaskId>;
+  /** As `crowdedOut`: those that do not survive their node, and were never begun with, go elsewhere. */
+  passOn(ms: number): void;
   /** Such an actor is not begun with any more. Resolves when the control store knows all that was done with it. */
   holdBack(actor: TaskId): Promise<void>;
   /** It stays here after all. */
@@ -105,6 +107,7 @@ export class ActorMover {
   /** Looks for actors whose node is gone, and for those here whose program is. */
   look(): void {
     for (const job of this.#node.farJobs()) this.#lookAfter(job, HEIR_MS);
+    this.#node.passOn(CROWDED_MS);
     for (const id of this.#node.crowdedOut(CROWDED_MS)) this.#once(id, () => this.#makeWay(id));
     if (!this.#node.leads()) return;
     for (const [id, located] of this.#node.actors.places) {

@@ -370,6 +370,27 @@ export class ActorServer {
     }
   }
 
+  /** As {@link crowdedOut}, of actors that do not survive their node, and were never begun with. */
+  *neverBegun(ms: number): Iterable<NodeActor> {
+    for (const actor of this.#places.waitingFor(ms)) {
+      const { journal, attempts, creation, settings } = actor;
+      const stays = journal !== undefined || attempts > 0 || creation.finished;
+      if (!stays && !settings.virtual && !settings.linked) yield actor;
+    }
+  }
+
+  /** An actor that was never begun with is made by another node: here it is as if it had not been. @returns Its calls. */
+  withdraw(actor: NodeActor): CallRecord[] {
+    const calls = [...actor.unansweredCalls()];
+    this.#places.vacate(actor);
+    actor.state = "dead";
+    this.#actors.delete(actor.id);
+    this.#timed.delete(actor);
+    this.#names.delete(actor);
+    if (actor.settings.detached) this.#node.directory.unuse(actor.id as string as ObjectId);
+    return calls;
+  }
+
   /** An actor that waits for its place is not begun with, or is again: it may be given to another node. */
   holdBack(id: TaskId, held: boolean): void {
     const actor = this.#actors.get(id);

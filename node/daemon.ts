@@ -259,6 +259,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     clock,
     actors: node.cluster!.actors,
     crowdedOut: (ms) => node.crowdedOut(ms),
+    passOn: (ms) => node.passOn(ms),
     holdBack: (id) => node.holdBack(id),
     letBe: (id) => node.letBe(id),
     leads: collects,

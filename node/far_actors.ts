@@ -310,6 +310,31 @@ export class FarActors {
     return true;
   }
 
+  /** A node that has what an actor of this node waits for. */
+  roomFor({ settings, job }: NodeActor): Remote | undefined {
+    const target = this.placeAgain(placeOf(settings, job, this.#node.id, 0));
+    return target === undefined || target === this.#node.id ? undefined : this.#links.byNode(target);
+  }
+
+  /** Has an actor of this node, which was never begun with, made by another one. @param calls What was said to it so far. */
+  pass(
+    { id, settings, job, creation, watchers }: NodeActor,
+    calls: readonly CallRecord[],
+    remote: Remote,
+  ): void {
+    const { handle, parent, dependencies, args, fn, client, results, others } = creation;
+    const entry = this.#node.settings(creationSettings(settings.label, settings));
+    const task = new TaskRecord({ handle, task: id, parent, dependencies, args }, job, fn, entry, client);
+    task.results = results;
+    task.others = others;
+    this.#node.tasks.set(id, task);
+    this.#createAt(remote, task, settings);
+    this.#sayElsewhere(id, calls);
+    for (const { client, request } of watchers) this.#ask({ client, request, actor: id });
+    const node = hex(remote.node).slice(0, 8);
+    this.#node.log("info", `Actor ${settings.label} is made at node ${node}, which has what it waited for`);
+  }
+
   #wait(task: TaskRecord, settings: ActorSettings, create: (remote: Remote) => void): void {
     this.homeless.set(task, create);
     this.#node.log("warn", `Actor ${settings.label} waits: ${lacking(task)}`);
@@ -495,17 +520,21 @@ export class FarActors {
     const record = this.#node.directory.get(id as string as ObjectId);
     if (record !== undefined) record.home = undefined;
     for (const call of calls) {
+      if (call.id === id && !call.finished) this.#node.finish(call, [NOTHING]); // it exists
+    }
+    this.#sayElsewhere(id, calls);
+    if (this.places.has(id)) this.#rehome(id);
+  }
+
+  /** What was said to an actor of this node is for another one. */
+  #sayElsewhere(id: TaskId, calls: readonly CallRecord[]): void {
+    for (const call of calls) {
       if (call.finished) continue;
-      if (call.id === id) {
-        this.#node.finish(call, [NOTHING]); // it exists
-        continue;
-      }
       call.actor = this.standIn(id);
       call.answers = undefined;
       if (this.#isWanted(call)) this.#sayAgain(call, "where it was");
       else this.#giveBack(call);
     }
-    if (this.places.has(id)) this.#rehome(id);
   }
 
   /**

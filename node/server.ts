@@ -308,6 +308,16 @@ export class NodeServer {
     return this.#node.actors.crowdedOut(ms);
   }
 
+  /** Actors that do not survive their node, and have waited for its resources without having been begun with, go elsewhere. */
+  passOn(ms: number): void {
+    const { actors, cluster } = this.#node;
+    for (const actor of [...actors.neverBegun(ms)]) {
+      const remote = cluster!.actors.roomFor(actor);
+      if (remote !== undefined) cluster!.actors.pass(actor, actors.withdraw(actor), remote);
+    }
+    this.#node.flush();
+  }
+
   /** Such an actor is not begun with any more. Resolves when the control store knows all that was done with it. */
   async holdBack(id: TaskId): Promise<void> {
     this.#node.actors.holdBack(id, true);

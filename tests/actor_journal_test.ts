@@ -164,6 +164,7 @@ function mover(
     id: hex(idOf(2)),
     registry,
     crowdedOut: (ms) => options.waits === true && now >= ms ? [idOf(5)] : [],
+    passOn: () => {},
     holdBack: () => {
       did.push("hold back");
       return Promise.resolve();

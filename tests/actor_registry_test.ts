@@ -129,6 +129,7 @@ Deno.test("an actor that never came to its name is not moved, and one that did i
     const mover = new ActorMover({
       id: hex(b.id),
       crowdedOut: () => [],
+      passOn: () => {},
       holdBack: () => Promise.resolve(),
       letBe: () => {},
       registry: { ...registry, assign: over(registry.assign), remove: over(registry.remove) },

@@ -97,27 +97,30 @@ if (import.meta.main) {
   });
 });
 
-Deno.test("an actor that waits for resources of its node goes to one that joins and has them", async () => {
-  await using cluster = await TestCluster.start(
-    ACTORS + `
+for (const durable of [true, false]) {
+  const what = durable ? "an actor" : "a mortal actor";
+  Deno.test(`${what} that waits for resources of its node goes to one that joins and has them`, async () => {
+    await using cluster = await TestCluster.start(
+      ACTORS + `
 if (import.meta.main) {
   await using _ = await init();
-  const [first, second] = [1, 2].map(() => Counter.options({ cpus: 1 }).remote());
+  const [first, second] = [1, 2].map(() => Counter.options({ cpus: 1, durable: ${durable} }).remote());
   const there = await get(first.node.remote());
   const calls = [0, 1, 2].map((i) => second.add.remote("driver", i));
   print("now", true);
   print("answers", await get(calls));
   print("elsewhere", await get(second.node.remote()) !== there);
 }`,
-    ["--cpus", "1"],
-  );
-  await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
-  await run.printed("now");
-  await cluster.worker(["--cpus", "1"]);
-  const { code } = await run.ended();
-  assertEquals(code, 0, run.stderr);
-  assertEquals(parse(run.stdout), { "now": true, "answers": [1, 2, 3], "elsewhere": true });
-});
+      ["--cpus", "1"],
+    );
+    await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
+    await run.printed("now");
+    await cluster.worker(["--cpus", "1"]);
+    const { code } = await run.ended();
+    assertEquals(code, 0, run.stderr);
+    assertEquals(parse(run.stdout), { "now": true, "answers": [1, 2, 3], "elsewhere": true });
+  });
+}
 
 Deno.test("a call with a large argument is answered once the actor's state would survive its node", async () => {
   await using cluster = await TestCluster.start(
