@@ -66,6 +66,19 @@ export interface JournalChange {
   readonly delete: readonly string[];
 }
 
+/** Who has a name. */
+export interface NamedActor extends FoundActor {
+  readonly node: TaskId;
+  readonly certain: boolean;
+}
+
+/** What the control store has of a name. */
+interface NameEntry extends FoundActor {
+  readonly node: string;
+  /** Of an actor that is to survive its node. */
+  readonly lasting: boolean;
+}
+
 /** The control store's side of actors. */
 export interface ActorRegistry {
   /** Reserves a name. `lasting` of an actor that is to survive its node: then the name does as well. */
@@ -82,7 +95,8 @@ export interface ActorRegistry {
    * @param entered It was this node's, or nobody's, by its record. Otherwise the name must have been taken by this node.
    */
   releaseName(namespace: string, name: string, actor: TaskId, entered: boolean): void;
-  findName(namespace: string, name: string): Promise<(FoundActor & { readonly node: TaskId }) | undefined>;
+  /** Who has a name, and where; not `certain` while it may still lose it, as it has no record yet. */
+  findName(namespace: string, name: string): Promise<NamedActor | undefined>;
   /**
    * The node that has, or from now on is to have, an actor of `get(key)`: this one, if there is none yet; and whether it was
    * given the actor, which is then not to be made there, but taken up.
@@ -157,8 +171,7 @@ export function actorRegistry(
   const nodeOf = (value: Uint8Array) => taskIdFromHex(new TextDecoder().decode(value));
   const nameKey = (namespace: string, name: string) =>
     `name/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
-  const entryOf = (bytes: Uint8Array) =>
-    JSON.parse(new TextDecoder().decode(bytes)) as FoundActor & { readonly node: string };
+  const entryOf = (bytes: Uint8Array) => JSON.parse(new TextDecoder().decode(bytes)) as NameEntry;
   const get = async (actor: TaskId) => {
     const entry = await gcs.get(keyOf(actor));
     return entry === undefined ? undefined : { place: readPlace(entry.value), revision: entry.revision };
@@ -198,7 +211,7 @@ export function actorRegistry(
   };
   return {
     async reserveName(namespace, name, actor, lasting) {
-      const value = new TextEncoder().encode(JSON.stringify({ ...actor, node: self }));
+      const value = new TextEncoder().encode(JSON.stringify({ ...actor, node: self, lasting }));
       const key = nameKey(namespace, name);
       // If it was this node that took the name, unknowingly, that is seen below.
       const put = (expect: number) =>
@@ -240,9 +253,13 @@ export function actorRegistry(
     async findName(namespace, name) {
       const entry = await gcs.get(nameKey(namespace, name));
       if (entry === undefined) return undefined;
-      const found = entryOf(entry.value);
-      const record = await get(taskIdFromHex(found.id));
-      return { ...found, node: taskIdFromHex(record?.place.node ?? found.node) };
+      const { id, module, name: className, node, lasting } = entryOf(entry.value);
+      const found = { id, module, name: className };
+      const record = await get(taskIdFromHex(id));
+      if (record !== undefined) return { ...found, node: taskIdFromHex(record.place.node), certain: true };
+      // Once its node is gone it is as if it had never been.
+      if (lasting && await gcs.get(`node/${node}`) === undefined) return undefined;
+      return { ...found, node: taskIdFromHex(node), certain: !lasting };
     },
     async virtualHome(actor) {
       const key = virtualKey(actor);

@@ -65,6 +65,9 @@ export function actorServices(node: NodeParts): ActorServices {
   };
 }
 
+/** How soon it is looked again whether an actor has come to its name. */
+const FIND_AGAIN_MS = 20;
+
 /** How names of actors hold in the whole cluster. */
 function names(node: NodeParts): Pick<ActorServices, "registry" | "findName"> {
   const { abroad } = node.options;
@@ -72,7 +75,11 @@ function names(node: NodeParts): Pick<ActorServices, "registry" | "findName"> {
   return {
     registry: abroad.registry,
     findName: async (client, namespace, name) => {
-      const found = await abroad.registry.findName(namespace, name);
+      let found = await abroad.registry.findName(namespace, name);
+      while (found?.certain === false && !node.closed && node.clients.has(client.id)) {
+        await new Promise<void>((resolve) => node.clock.after(FIND_AGAIN_MS, resolve));
+        found = await abroad.registry.findName(namespace, name);
+      }
       if (found === undefined || !node.clients.has(client.id)) return undefined;
       const { id, module, name: className, node: where } = found;
       const actor = taskIdFromHex(id);

@@ -93,6 +93,19 @@ Deno.test("an actor whose creation came to two nodes has its name, though that i
   assertEquals(await a.take(SECOND), true);
 });
 
+Deno.test("a name is certain with its actor's record, and nobody's if the node is gone before", async () => {
+  using store = new ControlStore();
+  const [a, b] = await nodes(store);
+  const certain = async () => (await b.registry.findName("default", "hits"))?.certain;
+  assertEquals(await certain(), undefined);
+  await a.take(FIRST);
+  assertEquals(await certain(), false);
+  await a.leave();
+  assertEquals(await certain(), undefined);
+  await a.record(FIRST);
+  assertEquals(await certain(), true);
+});
+
 Deno.test("whoever looked before a name was certain does not take it afterwards", async () => {
   using store = new ControlStore();
   const [a, b] = await nodes(store);

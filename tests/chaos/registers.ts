@@ -2,6 +2,9 @@
  * Clients of a control store that read, write and swap a few keys, and write down what they saw, so that a checker can say
  * whether it could have come about: that nothing acknowledged was lost, and nothing read too late.
  *
+ * Beside that each client numbers some of its steps by a key of its own, one after the other, and another client watches
+ * these: it must be told of each number, in order.
+ *
  * An operation whose outcome nobody knows may have taken effect at any time since, or never. So a checker's work grows
  * with the operations that overlap, and each key is left after a while: its history stays short enough to be checked.
  *
@@ -33,9 +36,14 @@ export interface RegistersReport {
   readonly written: number;
   /** Operations whose outcome nobody knows. */
   readonly unknown: number;
-  /** The keys whose history could not have come about. */
+  /** The keys whose history could not have come about, and what was wrong with what was watched. */
   readonly wrong: readonly string[];
 }
+
+/** The share of steps that are numbered for whoever watches; under which prefix. */
+const NUMBERED = 0.15, NUMBERS = "number/";
+/** How long the last numbers may take to be told of. */
+const TOLD_MS_MAX = 30_000;
 
 /** Keys that are used at once, and operations on one before another takes its place. */
 const KEYS = 8, OPERATIONS_A_KEY = 120;
@@ -57,6 +65,10 @@ export class Registers {
   /** When each operation that is under way was asked for. */
   readonly #underWay = new Set<{ readonly since: number }>();
   #longestMs = 0;
+  readonly #watcher: GcsClient;
+  /** By client: the last number of which it was told that it is written, the last that was watched, and those that may be not. */
+  readonly #numbers: { next: number; written: number; seen: number; readonly unknown: Set<number> }[];
+  readonly #missed: string[] = [];
 
   /** @param clients How many work at once. */
   constructor(clients: number, options: RegistersOptions) {
@@ -66,7 +78,12 @@ export class Registers {
       await client.start();
       return client;
     });
-    this.started = Promise.all(starting).then(() => {});
+    this.#numbers = starting.map(() => ({ next: 1, written: 0, seen: 0, unknown: new Set<number>() }));
+    this.#watcher = this.#open();
+    const watching = this.#watcher.start().then(() =>
+      this.#watcher.watch(NUMBERS, (key, value) => this.#watched(key, value))
+    );
+    this.started = Promise.all([...starting, watching]).then(() => {});
     this.started.catch(() => {});
     this.#working = starting.map((client, n) => client.then((client) => this.#work(client, n)));
     for (const working of this.#working) working.catch(() => {});
@@ -85,6 +102,16 @@ export class Registers {
   async finish(judge: Judge = judgeHere): Promise<RegistersReport> {
     this.#over = true;
     await Promise.all(this.#working);
+    const end = performance.now() + TOLD_MS_MAX;
+    const late = () => this.#numbers.flatMap(({ seen, written }, n) => seen < written ? [n] : []);
+    while (late().length > 0 && performance.now() < end) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    for (const n of late()) {
+      const { seen, written } = this.#numbers[n]!;
+      this.#missed.push(`a watch was told of ${seen} of the ${written} numbers of client ${n}`);
+    }
+    this.#watcher.close();
     const reader = this.#open();
     await reader.start();
     for (const [key, history] of this.#histories) {
@@ -94,7 +121,7 @@ export class Registers {
     }
     reader.close();
     const verdicts = await judge([...this.#histories.values()]);
-    const wrong = [...this.#histories.keys()].filter((_, i) => !verdicts[i]);
+    const wrong = [...this.#histories.keys()].filter((_, i) => !verdicts[i]).concat(this.#missed);
     const all = [...this.#histories.values()].flat();
     const written =
       all.filter(({ action, returned }) =>
@@ -112,6 +139,7 @@ export class Registers {
   async #work(client: GcsClient, n: number): Promise<void> {
     const { random, restMs = 0, reads = 0.4 } = this.#options;
     while (!this.#over) {
+      if (random() < NUMBERED) await this.#number(client, n);
       const { key, history } = this.#next();
       const kind = random(), next = `${n}.${++this.#values}`;
       try {
@@ -135,6 +163,34 @@ export class Registers {
       if (restMs > 0) await new Promise((resolve) => setTimeout(resolve, restMs));
     }
     client.close();
+  }
+
+  /** Writes the next number of a client, and takes away the one before. */
+  async #number(client: GcsClient, n: number): Promise<void> {
+    const numbers = this.#numbers[n]!;
+    const number = numbers.next++;
+    try {
+      await client.put(`${NUMBERS}${n}/${number}`, bytes(`${number}`));
+      numbers.written = number;
+      await client.delete(`${NUMBERS}${n}/${number - 1}`);
+    } catch {
+      numbers.unknown.add(number);
+    }
+  }
+
+  #watched(key: string, value: Uint8Array | undefined): void {
+    if (value === undefined) return;
+    const [n, number] = key.slice(NUMBERS.length).split("/").map(Number) as [number, number];
+    const numbers = this.#numbers[n]!;
+    for (let missed = numbers.seen + 1; missed < number; missed++) {
+      if (!numbers.unknown.has(missed)) {
+        this.#missed.push(`a watch was not told of number ${missed} of client ${n}`);
+      }
+    }
+    if (number <= numbers.seen) {
+      this.#missed.push(`a watch was told twice of number ${number} of client ${n}`);
+    }
+    numbers.seen = number;
   }
 
   /** A key to work on. */
