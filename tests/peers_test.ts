@@ -8,7 +8,7 @@ import { assertEquals } from "@std/assert";
 import { parseActorOptions } from "../core/actor_options.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
-import { returnId, type TaskId } from "../core/ids.ts";
+import { hex, returnId, type TaskId } from "../core/ids.ts";
 import { type FromPeer, type Message, PROTOCOL_VERSION, type ToNode } from "../core/messages.ts";
 import { parseTaskOptions } from "../core/options.ts";
 import { VERSION } from "../core/version.ts";
@@ -16,7 +16,7 @@ import type { Abroad } from "../node/parts.ts";
 import { NodeServer } from "../node/server.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
-import { pack } from "../store/serialize.ts";
+import { pack, unpack } from "../store/serialize.ts";
 import { Channel, streamPair } from "../transport/channel.ts";
 import { checked } from "../transport/checked.ts";
 import { decodeFromNode, decodeFromPeer } from "../transport/codec.ts";
@@ -315,6 +315,39 @@ Deno.test("NodeServer that is told to make an actor which it held of the teller 
     driver.received.flatMap((message) => message.type === "answer" ? [message.request] : []);
   await until("the node has answered", () => answers().includes(8));
   assertEquals([answers(), told("retain"), told("release")], [[8], ["retain"], ["release"]]);
+});
+
+Deno.test("NodeServer counts each node that makes one and the same actor as a holder of it once", async () => {
+  using silent = silentNode();
+  const peers = ["first", "second"].map((name) => connect(silent.node, "peer", id(name)));
+  const actor = returnId(id("actor"), 0);
+  for (const [i, peer] of peers.entries()) {
+    peer.send({ type: "behalf", job: id("job"), driver: false });
+    const settings = parseActorOptions({ durable: false }, "A", false);
+    peer.send({ type: "defineActor", index: 0, settings });
+    peer.send({ type: "createActor", handle: i, ...fields(id("actor")), actor: 0, dependencies: [] });
+    await until("its actor waits", () => silent.node.stats().actors === 1);
+  }
+  silent.fail();
+  await until("both were told", () => peers.every((peer, i) => i in peer.results()));
+  const driver = connect(silent.node, "driver", id("other"));
+  let request = 0;
+  const holders = async () => {
+    const asked = ++request;
+    driver.send({ type: "ask", request: asked, topic: "objects" });
+    const answer = () =>
+      driver.received.find((message) => message.type === "answer" && message.request === asked);
+    await until("the node has answered", () => answer() !== undefined);
+    const { rows } = unpack((answer() as { body: Uint8Array }).body) as {
+      rows: { object: string; holders: number }[];
+    };
+    return rows.find(({ object }) => object === hex(actor, true))?.holders ?? 0;
+  };
+  assertEquals(await holders(), 2);
+  for (const [i, peer] of peers.entries()) {
+    peer.send({ type: "release", objects: [actor] });
+    await until("it is taken", async () => await holders() === 1 - i);
+  }
 });
 
 Deno.test("NodeServer tells other nodes nothing before the journals of its actors have what that depends on", async () => {
