@@ -7,6 +7,7 @@
 
 import type { SimNode } from "./machine.ts";
 import type { SimProcess } from "./process.ts";
+import type { StoreMember } from "./store.ts";
 import type { Cluster } from "./world.ts";
 
 /** How much trouble there is. */
@@ -50,9 +51,7 @@ export class Fate {
     const { network, store, nodes } = this.#world;
     network.calm = true;
     network.mendAll();
-    store.fill(false);
-    if (!store.process.alive) store.start();
-    store.process.resume();
+    store.heal();
     for (const node of nodes) if (node.process.alive) node.resume();
     // Whatever actors hold, there is room for tasks beside them.
     this.#world.addNode("worker", RELIEF_CPUS);
@@ -78,9 +77,10 @@ export class Fate {
     else if (kind < 0.44) this.#pause(node);
     else if (kind < 0.5) this.#darken(node);
     else if (kind < 0.68) this.#part(node);
-    else if (kind < 0.76) this.#killStore();
-    else if (kind < 0.82) this.#fillStore();
-    else if (kind < 0.87) this.#pauseStore();
+    else if (kind < 0.76) this.#killMember();
+    else if (kind < 0.82) this.#fillMember();
+    else if (kind < 0.85 && this.#world.store.members.length > 1) this.#partMembers();
+    else if (kind < 0.87) this.#pauseMember();
     else if (kind < 0.95) this.#leave(node);
     else this.#count("join", () => this.#join(0));
   }
@@ -131,7 +131,7 @@ export class Fate {
   /** A host and some others, or the control store, do not hear each other; or one not the other. */
   #part(node: SimNode): void {
     const { network, time, nodes, store, chance, below } = this.#world;
-    const others = [...nodes.filter((other) => other !== node && other.process.alive), store];
+    const others = [...nodes.filter((other) => other !== node && other.process.alive), ...store.members];
     const whole = chance() < 0.4;
     const direction = below(3);
     const ms = chance() < 0.5 ? below(400) : below(7_000);
@@ -148,32 +148,55 @@ export class Fate {
     });
   }
 
-  #killStore(): void {
-    const { store, time, chance, below } = this.#world;
-    if (!store.process.alive) return;
+  /** Some member of the control store. */
+  #member(): StoreMember {
+    const { members } = this.#world.store;
+    return members[members.length === 1 ? 0 : this.#world.below(members.length)]!;
+  }
+
+  #killMember(member = this.#member()): void {
+    const { time, chance, below } = this.#world;
+    if (!member.process.alive) return;
     this.#count("store", () => {
-      store.process.kill();
+      member.process.kill();
       const ms = chance() < 0.6 ? below(600) : below(6_000);
       time.after(ms, () => {
-        if (!store.process.alive) store.start();
+        if (!member.process.alive) member.start();
       });
     });
   }
 
-  #fillStore(): void {
-    const { store, time, below } = this.#world;
+  #fillMember(): void {
+    const { time, below } = this.#world;
+    const member = this.#member();
     this.#count("full", () => {
-      store.fill(true);
-      time.after(below(1_000), () => store.fill(false));
+      member.fill(true);
+      time.after(below(1_000), () => member.fill(false));
     });
   }
 
-  #pauseStore(): void {
-    const { store, time, below } = this.#world;
+  #pauseMember(): void {
+    const { time, below } = this.#world;
+    const { process } = this.#member();
     this.#count("pause store", () => {
-      const { process } = store;
       process.pause();
       time.after(below(4_000), () => process.resume());
+    });
+  }
+
+  /** Members of the control store do not hear each other, or one not the other. */
+  #partMembers(): void {
+    const { network, time, store, chance, below } = this.#world;
+    const from = this.#member();
+    const to = store.members.filter((member) => member !== from);
+    const both = chance() < 0.6, ms = chance() < 0.5 ? below(600) : below(5_000);
+    this.#count("part store", () => {
+      for (const { host } of chance() < 0.5 ? to : to.slice(0, 1)) {
+        for (const [a, b] of both ? [[from.host, host], [host, from.host]] : [[from.host, host]]) {
+          network.cut(a!, b!);
+          time.after(ms, () => network.mend(a!, b!));
+        }
+      }
     });
   }
 
@@ -198,7 +221,9 @@ export class Fate {
     if (this.#over || this.#plan.strikes === 0 || this.#world.chance() >= this.#plan.strikes) return;
     const node = this.#world.nodes.find((each) => each.process === process);
     if (node !== undefined) return this.#killNode(node);
-    if (process === this.#world.store.process) return this.#killStore();
+    for (const member of this.#world.store.members) {
+      if (member.process === process) return this.#killMember(member);
+    }
     for (const { isolates } of this.#world.nodes) {
       if (isolates.has(process)) return this.#count("isolate", () => process.kill());
     }

@@ -22,7 +22,7 @@ import { Network, type NetworkPlan } from "./network.ts";
 import { ask, lists } from "./observer.ts";
 import { Program, type Script } from "./program.ts";
 import { SCRIPTS, settleLedgers } from "./scripts.ts";
-import { SimStore } from "./store.ts";
+import { SimStore, type StoreMember } from "./store.ts";
 
 /** What a run came to. */
 export interface ClusterOutcome {
@@ -52,6 +52,8 @@ interface Plan extends FatePlan {
   readonly network: NetworkPlan;
   readonly workers: number;
   readonly programs: number;
+  /** Of the control store. */
+  readonly members: number;
 }
 
 /** How long everything may take once all has healed, in milliseconds. */
@@ -97,14 +99,14 @@ export class Cluster {
     this.chance = random(seed * 7919 + 17);
     this.plan = this.#draw(options.troubleMs);
     this.network = new Network(this.time, this.chance, this.plan.network);
-    this.store = new SimStore(this);
+    this.store = new SimStore(this, this.plan.members);
   }
 
   /** A whole number below `n`. */
   readonly below = (n: number): number => Math.floor(this.chance() * n);
 
   storeAddresses(): { readonly hostname: string; readonly port: number }[] {
-    return [{ hostname: "store", port: STORE_PORT }];
+    return this.store.members.map(({ host }) => ({ hostname: host, port: STORE_PORT }));
   }
 
   /** A store is closed when the run is over: what a dead process has left behind may still look at it. */
@@ -113,7 +115,7 @@ export class Cluster {
     return store;
   }
 
-  log(who: SimNode | SimStore | undefined, level: string, message: string): void {
+  log(who: SimNode | StoreMember | undefined, level: string, message: string): void {
     if (this.#verbose) console.log(`${this.time.now.toFixed(3)} ${who?.host ?? "-"} ${level}: ${message}`);
   }
 
@@ -176,7 +178,7 @@ export class Cluster {
       return await this.#run();
     } finally {
       for (const { process } of this.nodes) process.kill();
-      this.store.process.kill();
+      for (const { process } of this.store.members) process.kill();
       await new Promise<void>((resolve) => setImmediate(resolve));
       globalThis.removeEventListener("unhandledrejection", thrown);
       for (const store of this.#kept) store.close();
@@ -282,6 +284,7 @@ export class Cluster {
   #draw(troubleMs: number | undefined): Plan {
     const { chance, below } = this;
     return {
+      members: chance() < 0.6 ? 1 : 3,
       workers: 1 + below(3),
       programs: 3 + below(5),
       troubleMs: troubleMs ?? 1_500 + below(4_500),
