@@ -36,6 +36,7 @@ export class Fate {
     this.#plan = plan;
     world.network.beforeWrite = (process) => this.#strike(process);
     this.#next();
+    if (world.store.members.length > 1) this.#nextMember();
     world.time.after(plan.troubleMs, () => this.heal());
   }
 
@@ -63,6 +64,16 @@ export class Fate {
       if (this.#over) return;
       this.#happens();
       this.#next();
+    });
+  }
+
+  /** One of several members of the control store ends now and then, whatever else happens: the others go on. */
+  #nextMember(): void {
+    const { time, below, store } = this.#world;
+    time.after(MEMBER_MS_MIN + below(MEMBER_MS_MAX - MEMBER_MS_MIN), () => {
+      if (this.#over) return;
+      if (store.members.every(({ process }) => process.running)) this.#killMember();
+      this.#nextMember();
     });
   }
 
@@ -231,3 +242,5 @@ export class Fate {
 }
 
 const NODES_MAX = 6, RELIEF_CPUS = 6;
+/** How often a member of a control store of several ends. */
+const MEMBER_MS_MIN = 300, MEMBER_MS_MAX = 1_500;
