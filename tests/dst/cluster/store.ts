@@ -15,7 +15,8 @@ import { STORE_PORT, TOKEN } from "./machine.ts";
 import { SimProcess } from "./process.ts";
 import type { Cluster } from "./world.ts";
 
-const SHARDS = 2;
+/** How many shards it has. */
+export const SHARDS = 2;
 
 /** How long it takes at most until the others know that a member's process has ended. */
 const DEATH_MS_MAX = 20;

@@ -22,6 +22,7 @@ import { Network, type NetworkPlan } from "./network.ts";
 import { ask, lists } from "./observer.ts";
 import { Program, type Script } from "./program.ts";
 import { SCRIPTS, settleLedgers } from "./scripts.ts";
+import { Watcher } from "./watcher.ts";
 import { SimStore, type StoreMember } from "./store.ts";
 
 /** What a run came to. */
@@ -89,6 +90,7 @@ export class Cluster {
   readonly #seed: number;
   readonly #verbose: boolean;
   readonly #kept: ObjectStore[] = [];
+  #watcher: Watcher | undefined;
   #thrown: Error | undefined;
 
   /** @param seed Decides everything. */
@@ -165,6 +167,7 @@ export class Cluster {
     await new Promise<void>((resolve) => setImmediate(resolve));
     if (this.#thrown !== undefined) throw this.#thrown;
     for (const { failure } of this.#failed) throw failure;
+    if (this.#watcher?.failure !== undefined) throw this.#watcher.failure;
   }
 
   /** Runs it, from the beginning to the end. @throws {Error} If something that must hold does not. */
@@ -190,6 +193,7 @@ export class Cluster {
     this.addNode("head");
     for (let i = 0; i < this.plan.workers; i++) this.addNode("worker");
     await this.until("all nodes are up", () => this.nodes.every(isUp), 10_000);
+    this.#watcher = new Watcher(this);
     const fate = new Fate(this, this.plan);
     this.#startPrograms(fate);
     await this.until("the trouble is over", () => fate.over, this.plan.troubleMs + 1);
@@ -204,7 +208,10 @@ export class Cluster {
     const last = this.addProgram("last", alive()[0]!, settleLedgers);
     await this.until("ledgers have what they must", () => last.ended, HEALED_MS_MAX);
     // That nobody needs what a node held takes a while to be certain, in which nothing else happens.
-    if (this.#seed % SETTLED_SEEDS === 0) await this.#nothingLeft();
+    if (this.#seed % SETTLED_SEEDS === 0) {
+      await this.#nothingLeft();
+      this.#watcher.check();
+    }
     return {
       seed: this.#seed,
       hash: this.time.hash,
