@@ -15,8 +15,7 @@ import { STORE_PORT, TOKEN } from "./machine.ts";
 import { SimProcess } from "./process.ts";
 import type { Cluster } from "./world.ts";
 
-/** How many shards it has. */
-export const SHARDS = 2;
+const SHARDS = 2;
 
 /** How long it takes at most until the others know that a member's process has ended. */
 const DEATH_MS_MAX = 20;
@@ -159,9 +158,15 @@ export class SimStore {
     }
   }
 
-  /** All keys that there are, as the tail has them. */
-  keys(): string[] {
+  /** All keys that there are, as the tail has them, with the revision of each. */
+  revisions(): Record<string, number> {
     const tail = this.members.find(({ process, server }) => process.alive && server.member.isTail);
-    return (tail?.disks ?? []).flatMap((disk) => [...disk.scan("", "")].map(([key]) => key)).sort();
+    const entries = (tail?.disks ?? []).flatMap((disk) => [...disk.scan("", "")]);
+    return Object.fromEntries(entries.map(([key, { revision }]) => [key, revision]));
+  }
+
+  /** All keys that there are. */
+  keys(): string[] {
+    return Object.keys(this.revisions()).sort();
   }
 }

@@ -1,31 +1,31 @@
 /**
- * A client of the simulated control store that watches all of it: it must be told of each change once, in order, whatever befalls
- * the members; and in the end it has what they have.
+ * A client of the simulated control store that watches all of it: it must be told of nothing twice, and whatever befalls the
+ * members, in the end it has what they have. It writes as well, each key once: so whatever it was not told of is seen.
  *
  * @module
  */
 
-import { assertEquals } from "@std/assert";
 import { taskIdFromBytes } from "../../../core/ids.ts";
 import { GcsClient } from "../../../gcs/client.ts";
-import { shardOf } from "../../../gcs/shard.ts";
 import { splitAddress } from "../../../transport/tcp.ts";
 import { TOKEN } from "./machine.ts";
 import { SimProcess } from "./process.ts";
-import { SHARDS } from "./store.ts";
 import type { Cluster } from "./world.ts";
+
+/** What it writes, and how often. */
+const PROBES = "probe/";
+const PROBE_MS = 30;
 
 /** Watches the control store. */
 export class Watcher {
   /** What was wrong. */
   failure: Error | undefined;
   readonly #world: Cluster;
-  readonly #keys = new Set<string>();
-  /** By shard: the last revision; once all that there was at first was told. */
-  readonly #revisions: number[] = new Array(SHARDS).fill(0);
-  #watching = false;
+  /** All keys, with the revision of each. */
+  readonly #keys = new Map<string, number>();
 
-  constructor(world: Cluster) {
+  /** @param over Whether nothing befalls the cluster any more. */
+  constructor(world: Cluster, over: () => boolean) {
     this.#world = world;
     const process = new SimProcess("watcher", "watcher", world.time);
     const client = new GcsClient({
@@ -45,28 +45,31 @@ export class Watcher {
         throw last;
       },
     });
-    client.start().then(() => client.watch("", (...change) => this.#changed(...change)))
-      .then(() => this.#watching = true);
+    client.start().then(async () => {
+      await client.watch("", (...change) => this.#changed(...change));
+      for (let n = 0; !over(); n++) {
+        await client.put(`${PROBES}${n}`, new Uint8Array(1)).catch(() => {
+          // It may be done or not: the store has forgotten this client.
+        });
+        await new Promise<void>((resolve) => process.clock.after(PROBE_MS, resolve));
+      }
+    });
   }
 
   #changed(key: string, value: Uint8Array | undefined, revision: number): void {
-    const shard = shardOf(key, SHARDS), last = this.#revisions[shard]!;
-    if (this.#watching && revision !== last + 1) {
-      this.failure ??= new Error(
-        `a watch of shard ${shard} was told of change ${revision} (${key}) after ${last}`,
-      );
+    const last = this.#keys.get(key) ?? 0;
+    if (revision <= last) {
+      this.failure ??= new Error(`a watch was told of ${key} at ${revision} after ${last}`);
     }
-    this.#revisions[shard] = Math.max(last, revision);
     if (value === undefined) this.#keys.delete(key);
-    else this.#keys.add(key);
+    else this.#keys.set(key, revision);
   }
 
-  /** It has what the store has. To be called when nothing has happened for a while. */
-  check(): void {
-    assertEquals(
-      [...this.#keys].sort(),
-      this.#world.store.keys(),
-      "a watch does not have what the store has",
-    );
+  /** What it has otherwise than the store. */
+  differences(): string[] {
+    const there = this.#world.store.revisions();
+    return [...new Set([...this.#keys.keys(), ...Object.keys(there)])]
+      .filter((key) => this.#keys.get(key) !== there[key])
+      .map((key) => `${key} at ${this.#keys.get(key)} instead of ${there[key]}`);
   }
 }

@@ -63,6 +63,9 @@ const HEALED_MS_MAX = 120_000;
 /** How long it may take until nothing is left of programs that have ended. */
 const SETTLED_MS_MAX = 150_000;
 
+/** How long a watch may lack what has changed. */
+const WATCHED_MS_MAX = 5_000;
+
 /** Of so many runs one goes on until nothing is left. */
 const SETTLED_SEEDS = 3;
 
@@ -70,7 +73,7 @@ const SETTLED_SEEDS = 3;
 const WHERE_LINES = 60;
 
 /** What is there of a cluster on which nothing runs. */
-const LASTING_KEYS = /^(?:node|event)\//;
+const LASTING_KEYS = /^(?:node|event|probe)\//;
 
 /** One run. */
 export class Cluster {
@@ -193,8 +196,8 @@ export class Cluster {
     this.addNode("head");
     for (let i = 0; i < this.plan.workers; i++) this.addNode("worker");
     await this.until("all nodes are up", () => this.nodes.every(isUp), 10_000);
-    this.#watcher = new Watcher(this);
     const fate = new Fate(this, this.plan);
+    this.#watcher = new Watcher(this, () => fate.over);
     this.#startPrograms(fate);
     await this.until("the trouble is over", () => fate.over, this.plan.troubleMs + 1);
     const alive = () => this.nodes.filter(({ process }) => process.alive);
@@ -208,10 +211,11 @@ export class Cluster {
     const last = this.addProgram("last", alive()[0]!, settleLedgers);
     await this.until("ledgers have what they must", () => last.ended, HEALED_MS_MAX);
     // That nobody needs what a node held takes a while to be certain, in which nothing else happens.
-    if (this.#seed % SETTLED_SEEDS === 0) {
-      await this.#nothingLeft();
-      this.#watcher.check();
-    }
+    if (this.#seed % SETTLED_SEEDS === 0) await this.#nothingLeft();
+    const watched = () => this.#watcher!.differences().length === 0;
+    await this.until("a watch has what the store has", watched, WATCHED_MS_MAX).catch((error: Error) => {
+      throw new Error(`${error.message}\n${this.#watcher!.differences().slice(0, 5).join("\n")}`);
+    });
     return {
       seed: this.#seed,
       hash: this.time.hash,
