@@ -542,7 +542,6 @@ export class FarActors {
    * already, which nobody keeps any more: said from here as well, it would take effect twice.
    */
   #isWanted(call: CallRecord): boolean {
-    if (this.#node.faults.has("say-all-again")) return true;
     return [call, ...call.others ?? []].some(({ client }) => {
       const asker = this.#node.clients.get(client);
       return asker !== undefined && asker.role !== "peer";

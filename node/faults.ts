@@ -10,8 +10,6 @@ export const NODE_FAULTS = {
   "write-unfenced": "a node goes on with an actor that was given to another one, and writes to its journal",
   "forget-answers": "a call that comes again, as its caller was run again, takes effect again",
   "replay-covered": "an actor that is taken up runs calls again that its state covers",
-  "say-all-again":
-    "a node that lost an actor says again what callers on other nodes have said again themselves",
   "tell-unwritten": "other nodes are told what depends on calls that are in no journal yet",
   "forget-lineage": "nobody remembers how objects were made",
   "overcommit": "a node gives away twice what it has",
