@@ -275,7 +275,10 @@ export class ActorJournals {
     this.#close(journal);
     const parts = journal.whole && !journal.isSaving ? partsOf(journal) : undefined;
     journal.entered.then(async (revision) => {
-      if (revision !== undefined) await this.#node.registry.remove(actor.id, revision, parts);
+      if (revision === undefined) return;
+      // What is on its way is to be found when it is looked what there is: all goes in one step.
+      if (parts === undefined) await Promise.all(this.#writing);
+      await this.#node.registry.remove(actor.id, revision, parts);
     }).catch(() => {
       // The node is ending: whoever finds the record sees whether anybody needs the actor.
     });

@@ -28,24 +28,30 @@ export class Watcher {
   constructor(world: Cluster, over: () => boolean) {
     this.#world = world;
     const process = new SimProcess("watcher", "watcher", world.time);
-    const client = new GcsClient({
-      id: taskIdFromBytes(new Uint8Array(16).fill(0xee)),
-      token: TOKEN,
-      clock: process.clock,
-      connect: async (address) => {
-        const addresses = address === undefined ? world.storeAddresses() : [splitAddress(address)];
-        let last: unknown;
-        for (const { hostname, port } of addresses) {
-          try {
-            return await world.network.dial(process, hostname, port);
-          } catch (error) {
-            last = error;
+    const open = () =>
+      new GcsClient({
+        id: taskIdFromBytes(new Uint8Array(16).fill(0xee)),
+        token: TOKEN,
+        clock: process.clock,
+        connect: async (address) => {
+          const addresses = address === undefined ? world.storeAddresses() : [splitAddress(address)];
+          let last: unknown;
+          for (const { hostname, port } of addresses) {
+            try {
+              return await world.network.dial(process, hostname, port);
+            } catch (error) {
+              last = error;
+            }
           }
-        }
-        throw last;
-      },
-    });
-    client.start().then(async () => {
+          throw last;
+        },
+      });
+    const begin = async () => {
+      let client = open();
+      // Nobody may be there just then.
+      for (; !await client.start().then(() => true, () => false); client = open()) {
+        await new Promise<void>((resolve) => process.clock.after(PROBE_MS, resolve));
+      }
       await client.watch("", (...change) => this.#changed(...change));
       for (let n = 0; !over(); n++) {
         await client.put(`${PROBES}${n}`, new Uint8Array(1)).catch(() => {
@@ -53,7 +59,8 @@ export class Watcher {
         });
         await new Promise<void>((resolve) => process.clock.after(PROBE_MS, resolve));
       }
-    });
+    };
+    begin();
   }
 
   #changed(key: string, value: Uint8Array | undefined, revision: number): void {
