@@ -105,6 +105,7 @@ export class Client {
   readonly #streams = new FinalizationRegistry<StreamState>((state) => this.#streamDropped(state));
   /** Called after each block of messages, once: for waits on many Refs. */
   #arrival: (() => void)[] = [];
+
   /** @param options What the client is made of. */
   constructor(options: ClientOptions) {
     this.#options = options;
