@@ -8,6 +8,8 @@ import { Worker } from "node:worker_threads";
 import { UsageError } from "../core/errors.ts";
 import type { Departure } from "../gcs/chain_member.ts";
 import type { GcsConfig, GcsOrder, GcsQuorum, GcsReply } from "../gcs/config.ts";
+import { raystoreLibrary } from "../store/library.ts";
+import { openLifeline } from "../store/lifeline.ts";
 
 /** How a control store has ended. */
 export interface StoreEnd extends Departure {
@@ -31,7 +33,7 @@ export interface ControlStore {
 
 /** Starts it. @throws {UsageError} If it cannot be started. */
 export function startControlStore(
-  config: GcsConfig,
+  config: Omit<GcsConfig, "lifeline">,
   log: (level: "info" | "warn" | "error", message: string) => void,
 ): Promise<ControlStore> {
   const worker = new Worker(new URL("../gcs/main.ts", import.meta.url));
@@ -80,6 +82,20 @@ export function startControlStore(
         failed.resolve();
       },
     );
-    worker.postMessage(config);
+    worker.postMessage({ ...config, lifeline: lifelineOf(config, log) } satisfies GcsConfig);
   });
+}
+
+/** A port by which other members learn at once that this process has ended. Without it they do a little later. */
+function lifelineOf(
+  { chain, hostname }: Omit<GcsConfig, "lifeline">,
+  log: (level: "info", message: string) => void,
+): number | undefined {
+  if (chain === undefined) return undefined;
+  try {
+    return openLifeline(raystoreLibrary(), hostname);
+  } catch (error) {
+    log("info", (error as Error).message);
+    return undefined;
+  }
 }

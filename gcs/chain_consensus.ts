@@ -169,6 +169,16 @@ export class ChainConsensus {
     if (this.#proposal?.phase === "prepare") this.#proposal = undefined;
   }
 
+  /**
+   * Promises the ballot that a member will take, if no ballot was promised yet, before it asks: to be called when it is known
+   * that it will propose.
+   */
+  promiseAhead(to: MemberId): MemberSend[] {
+    const known = this.#state.known!;
+    if (!known.acceptors.includes(this.#member) || compare(this.#state.promised, NO_BALLOT) !== 0) return [];
+    return this.#prepared(to, known, { n: 1, by: to });
+  }
+
   /** Something has changed of what may be voted for. @returns What to send. */
   retry(): MemberSend[] {
     const deferred = this.#deferred;

@@ -41,6 +41,7 @@ export const CHAIN_FAULTS = {
   "ignore-leases": "an acceptor lets the tail go that it has granted a lease",
   "lease-no-grace": "an acceptor forgets over a restart that it may have granted a lease",
   "lease-too-long": "the tail counts its lease from the answer, not from the question, and for longer",
+  "dead-whatever-run": "what is said of a run that has ended is taken for the run that is there now",
   "read-while-leaving": "a tail that has given up its lease to leave still answers reads",
   "leave-untold": "a member that leaves ends before those who decide from then on know that it is out",
   "leave-keeps-seat": "a member that has left is still one of those who decide",

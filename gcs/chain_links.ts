@@ -6,16 +6,19 @@
  * It is kept on disk, so that members which all start again at other addresses find each other if one has kept its own.
  *
  * Death: when a connection ends, the other process may be gone or just unreachable, and what follows is quicker if it is
- * known to be gone. So its machine is asked at once, and if it says that nobody listens there any more, it is. Whom a
- * machine says to be gone is dialled again ever more rarely, until it dials itself; nobody else is told of it, and it is
- * forgotten in the end, unless it has a part in the store.
+ * known to be gone. So its machine is asked at once, and if it says that nobody listens there any more, it is. A process
+ * that is killed closes its connections last of all, so members also hold each other's *lifeline*, which ends first
+ * (`store/lifeline.ts`). Whom a machine says to be gone is dialled again ever more rarely, until it dials itself; nobody
+ * else is told of it, and it is forgotten in the end, unless it has a part in the store.
  *
  * `npm:ws` on Deno 2.6 corrupts messages of 16 KB and more when the other side reads slowly, as partial vectored writes of
- * its sockets lose their place; without `_writev` there are none.
+ * its sockets lose their place. So what waits to be written is copied together: as two writes, the head of a message would
+ * leave at once, and the message itself with the next turn of the event loop.
  *
  * @module
  */
 
+import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import { Agent, createServer as createSecureServer } from "node:https";
 import { createServer, type IncomingMessage } from "node:http";
@@ -41,6 +44,8 @@ export interface ChainLinksOptions {
   readonly port: number;
   /** Where clients reach this member. */
   readonly client: string;
+  /** The port, at the same host, that is there exactly as long as this process; if there is one. */
+  readonly lifeline: number | undefined;
   readonly tls: TlsOptions | undefined;
   readonly clock: Clock;
   /** Whether a member has a part in the store, so that its address is kept though it is gone. */
@@ -61,25 +66,30 @@ export interface ChainLinksEvents {
 interface Hello {
   readonly member: MemberId;
   readonly incarnation: number;
+  readonly lifeline: number | undefined;
   readonly book: MemberBook;
 }
 
 const REDIAL_MS_MIN = 20, REDIAL_MS_MAX = 500;
-/** As long as the machine says that nobody listens there. */
-const GONE_REDIAL_MS_MAX = 10_000;
+/** As long as the machine says that nobody listens there. Whoever is back says so itself. */
+const GONE_REDIAL_MS_MIN = 200, GONE_REDIAL_MS_MAX = 10_000;
 /** How long after a connection has ended its process may do so. */
 const ENDS_MS_MAX = 200;
 /** A member without a part is forgotten when it was gone for so long. */
 const FORGET_MS = 10 * 60_000;
 /** How long nothing may come on a connection; and how long it may take to be made. */
 const SILENCE_MS_MAX = 10_000, HANDSHAKE_MS_MAX = 5_000;
-const PROTOCOL = 3;
+const PROTOCOL = 4;
 
 interface Outgoing {
   readonly address: string;
   socket: WebSocket | undefined;
   member: MemberId | undefined;
   incarnation: number;
+  /** Whether that run of its process is known to have ended. */
+  ended: boolean;
+  /** Ends the connection to its lifeline. */
+  release: () => void;
   waitMs: number;
   /** Since when nobody listens there. */
   goneSince: number | undefined;
@@ -174,6 +184,8 @@ export class ChainLinks {
       socket: undefined,
       member: undefined,
       incarnation: 0,
+      ended: false,
+      release: () => {},
       waitMs: REDIAL_MS_MIN,
       goneSince: undefined,
       cancel: () => {},
@@ -192,7 +204,10 @@ export class ChainLinks {
   close(): void {
     this.#closed = true;
     this.#cancelWatch();
-    for (const { cancel } of this.#outgoing.values()) cancel();
+    for (const { cancel, release } of this.#outgoing.values()) {
+      cancel();
+      release();
+    }
     for (const socket of this.#incoming.keys()) socket.terminate();
     this.#sockets.close();
     this.#server.close();
@@ -223,8 +238,8 @@ export class ChainLinks {
   }
 
   #hello(): string {
-    const { member, incarnation } = this.#options;
-    const hello: Hello = { member, incarnation, book: this.present };
+    const { member, incarnation, lifeline } = this.#options;
+    const hello: Hello = { member, incarnation, lifeline, book: this.present };
     return JSON.stringify(hello);
   }
 
@@ -315,7 +330,9 @@ export class ChainLinks {
         outgoing.incarnation = hello.incarnation;
         outgoing.waitMs = REDIAL_MS_MIN;
         outgoing.goneSince = undefined;
+        outgoing.ended = false;
         this.#byMember.set(hello.member, outgoing);
+        this.#hold(outgoing, hello.lifeline);
         this.learn(hello.book);
       }) satisfies (data: Uint8Array) => void,
     );
@@ -327,20 +344,43 @@ export class ChainLinks {
     });
     socket.on("close", () => {
       cancelLate();
-      const ended = outgoing.socket !== undefined;
+      const was = outgoing.socket !== undefined;
       outgoing.socket = undefined;
       if (this.#closed) return;
-      if (ended) this.#confirm(outgoing);
+      if (was && !outgoing.ended) this.#confirm(outgoing, splitAddress(outgoing.address).port);
       this.#ended(outgoing, failure);
     });
   }
 
-  /** A connection has ended: has the process? */
-  #confirm({ address, member, incarnation }: Outgoing): void {
+  /** Takes hold of the lifeline of whoever has said hello: when it ends, so has the process. */
+  #hold(outgoing: Outgoing, lifeline: number | undefined): void {
+    outgoing.release();
+    if (lifeline === undefined) return;
+    const { hostname } = splitAddress(outgoing.address);
+    let released = false;
+    let held: Deno.Conn | undefined;
+    outgoing.release = () => {
+      released = true;
+      held?.close();
+    };
+    const hold = async () => {
+      held = await Deno.connect({ hostname, port: lifeline });
+      if (released) return held.close();
+      await held.read(new Uint8Array(1)).catch(() => {}); // however it ended
+      if (!released) this.#confirm(outgoing, lifeline);
+    };
+    hold().catch(() => {}); // it was never reached: that says nothing
+  }
+
+  /** A connection has ended: has the process? Its machine is asked whether there is anybody at a port that it had. */
+  #confirm(outgoing: Outgoing, port: number): void {
+    const { address, member, incarnation } = outgoing;
     if (member === undefined) return;
-    const { hostname, port } = splitAddress(address);
+    const { hostname } = splitAddress(address);
     hasEnded(hostname, port, this.#options.clock, ENDS_MS_MAX).then((dead) => {
-      if (dead && !this.#closed) this.#events.dead(member, incarnation);
+      if (!dead || this.#closed) return;
+      if (outgoing.member === member && outgoing.incarnation === incarnation) outgoing.ended = true;
+      this.#events.dead(member, incarnation);
     });
   }
 
@@ -355,27 +395,34 @@ export class ChainLinks {
   }
 
   #ended(outgoing: Outgoing, failure: unknown): void {
-    const { member, incarnation, address } = outgoing;
+    const { member, incarnation, address, ended } = outgoing;
     const { clock, hasPart } = this.#options;
-    const gone = isRefused(failure);
-    if (member !== undefined && gone) this.#events.dead(member, incarnation);
+    const refused = isRefused(failure);
+    if (member !== undefined && refused) this.#events.dead(member, incarnation);
+    const gone = refused || ended;
+    outgoing.ended = false; // who is dialled next is another run
     const current = member === undefined ? true : this.#book[member]?.chain === address;
     if (!current && member !== undefined && this.#byMember.get(member) !== outgoing) {
-      this.#outgoing.delete(address); // it lives elsewhere now
+      this.#forget(outgoing); // it lives elsewhere now
       return;
     }
     outgoing.goneSince = gone ? outgoing.goneSince ?? clock.now() : undefined;
     if (member !== undefined && gone && clock.now() - outgoing.goneSince! > FORGET_MS && !hasPart(member)) {
-      this.#outgoing.delete(address);
+      this.#forget(outgoing);
       this.#byMember.delete(member);
       delete this.#book[member];
       this.#events.learned(this.#book);
       return;
     }
-    const { waitMs } = outgoing;
-    const msMax = gone ? GONE_REDIAL_MS_MAX : REDIAL_MS_MAX;
-    outgoing.waitMs = Math.min(Math.max(waitMs * 2, REDIAL_MS_MIN), msMax);
+    const [msMin, msMax] = gone ? [GONE_REDIAL_MS_MIN, GONE_REDIAL_MS_MAX] : [REDIAL_MS_MIN, REDIAL_MS_MAX];
+    const waitMs = Math.min(Math.max(outgoing.waitMs, msMin), msMax);
+    outgoing.waitMs = waitMs * 2;
     outgoing.cancel = clock.after(waitMs, () => this.#connect(outgoing));
+  }
+
+  #forget(outgoing: Outgoing): void {
+    outgoing.release();
+    this.#outgoing.delete(outgoing.address);
   }
 }
 
@@ -390,10 +437,25 @@ function isFree(hostname: string, port: number): boolean {
   }
 }
 
-/** Lets a socket write each buffer whole. */
+/** Lets a socket write what waits to be written as one buffer. */
 function whole(socket: Socket | null): void {
   if (socket === null) return;
-  (socket as unknown as { _writev: null })._writev = null;
+  const writable = socket as unknown as WritableSocket;
+  writable._writev = (chunks, done) => {
+    const buffers = chunks.map(({ chunk, encoding }) =>
+      typeof chunk === "string" ? Buffer.from(chunk, encoding) : chunk
+    );
+    writable._write(Buffer.concat(buffers), "buffer", done);
+  };
+}
+
+/** What a stream of node:stream calls to write: one chunk, or all that wait. */
+interface WritableSocket {
+  _write(chunk: Uint8Array, encoding: "buffer", done: (error?: Error | null) => void): void;
+  _writev: (
+    chunks: readonly { readonly chunk: Uint8Array | string; readonly encoding: "utf8" }[],
+    done: (error?: Error | null) => void,
+  ) => void;
 }
 
 /**

@@ -191,8 +191,7 @@ export class ChainMaster {
       case "message":
         return this.#after(this.#message(event.from, event.message));
       case "dead":
-        this.#peers.of(event.member).dead = event.incarnation;
-        return this.#after(this.#retry());
+        return this.#after(this.#dead(event, true));
       case "leave":
         return this.#after(this.#leave(event.when));
       case "tick":
@@ -205,6 +204,22 @@ export class ChainMaster {
   #retry(): MemberSend[] {
     const sends = this.#consensus.retry();
     return this.config?.epoch === this.#epoch ? [...sends, ...this.#plan()] : sends;
+  }
+
+  /** A run of a peer's process has ended. @param first Whether others are told: what one knows holds for all. */
+  #dead({ member, incarnation }: { member: MemberId; incarnation: number }, first: boolean): MemberSend[] {
+    if (!this.#peers.ended(member, incarnation)) return [];
+    const message: MemberMessage = { type: "dead", member, incarnation };
+    const tell = first ? [...this.#others()].filter((to) => to !== member) : [];
+    return [...tell.map((to) => ({ to, message })), ...this.#retry(), ...this.#expectProposal(member)];
+  }
+
+  /** Whoever is next in line after the chain's first, if that one has ended, need not ask for the promise of its ballot. */
+  #expectProposal(ended: MemberId): MemberSend[] {
+    const { config } = this;
+    if (config === undefined || config.chain[0] !== ended || config.epoch !== this.#epoch) return [];
+    const next = lineOf(config).find((each) => this.#peers.alive(each));
+    return next === undefined || next === this.#options.member ? [] : this.#consensus.promiseAhead(next);
   }
 
   #leave(when: "soon" | "now"): MemberSend[] {
@@ -246,6 +261,11 @@ export class ChainMaster {
           sends.push({ to: from, message: { type: "decided", config } });
         }
         return leaves ? [...sends, ...this.#retry()] : sends;
+      }
+      case "dead": {
+        const now = this.#peers.known(message.member).incarnation;
+        const incarnation = this.#faults.has("dead-whatever-run") ? now : message.incarnation;
+        return this.#dead({ member: message.member, incarnation }, false);
       }
       case "lease":
         return this.#grant(from, message);
@@ -353,10 +373,7 @@ export class ChainMaster {
     const { config } = this;
     const { member } = this.#options;
     if (config === undefined || !config.acceptors.includes(member)) return [];
-    const line = [
-      ...config.chain.filter((each) => config.acceptors.includes(each)),
-      ...config.acceptors.filter((each) => !config.chain.includes(each)),
-    ];
+    const line = lineOf(config);
     const rank = line.indexOf(member);
     const first = line.slice(0, rank).every((each) => !this.#peers.alive(each));
     const next = first ? this.#next(config) : undefined;
@@ -457,4 +474,12 @@ export class ChainMaster {
 /** The same chain, an epoch later. */
 function nextOf(config: ChainConfig): ChainConfig {
   return nextConfig(config, config.chain, config.joining);
+}
+
+/** Those who decide, in the order in which they propose. */
+function lineOf({ chain, acceptors }: ChainConfig): MemberId[] {
+  return [
+    ...chain.filter((each) => acceptors.includes(each)),
+    ...acceptors.filter((each) => !chain.includes(each)),
+  ];
 }

@@ -63,6 +63,8 @@ export type MemberMessage =
     readonly durable: boolean;
     readonly leaving: Leaving;
   }
+  /** A run of a member's process has ended: the sender knows that from the member's machine. */
+  | { readonly type: "dead"; readonly member: MemberId; readonly incarnation: number }
   | { readonly type: "decided"; readonly config: ChainConfig }
   | { readonly type: "prepare"; readonly config: ChainConfig; readonly ballot: Ballot }
   | {

@@ -97,6 +97,14 @@ export class ChainPeers {
     if (peer !== undefined) peer.knows = Math.max(peer.knows, epoch);
   }
 
+  /** A run of a peer has ended. @returns Whether that was not known. */
+  ended(id: MemberId, incarnation: number): boolean {
+    const peer = this.of(id);
+    if (incarnation <= peer.dead) return false;
+    peer.dead = incarnation;
+    return true;
+  }
+
   /** Whether a peer has said something lately. */
   hears(peer: Readonly<Peer>): boolean {
     return this.now - peer.heardAt <= this.#suspectMs && peer.incarnation > peer.dead;

@@ -25,6 +25,8 @@ export interface GcsConfig {
   readonly tls: TlsOptions | undefined;
   /** The member of the replicated store that this is, if it is one. */
   readonly chain: GcsChainConfig | undefined;
+  /** The port at which other members hold on to this process, if there is one: it ends when the process does. */
+  readonly lifeline: number | undefined;
   /** The native part of lmdb, where it cannot be found by itself: in the executable. */
   readonly addon: string | undefined;
 }

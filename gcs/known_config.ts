@@ -22,12 +22,45 @@ export function readKnownConfig(directory: string): ChainConfig | undefined {
   }
 }
 
-/** Writes it. */
-export function writeKnownConfig(directory: string, config: ChainConfig): void {
+/** Writes it. Not twice at once: {@link KnownConfigFile} sees to that. */
+export async function writeKnownConfig(directory: string, config: ChainConfig): Promise<void> {
   const file = `${directory}/${FILE}`;
   const text = JSON.stringify(config);
-  Deno.writeTextFileSync(`${file}.new`, `${text} ${sumOf(text)}`, { mode: 0o600 });
-  Deno.renameSync(`${file}.new`, file);
+  await Deno.writeTextFile(`${file}.new`, `${text} ${sumOf(text)}`, { mode: 0o600 });
+  await Deno.rename(`${file}.new`, file);
+}
+
+/** The file while a member runs, which has more urgent things to do than to wait for it. */
+export class KnownConfigFile {
+  readonly #directory: string;
+  readonly #failed: (error: Error) => void;
+  #next: ChainConfig | undefined;
+  #writing: Promise<void> | undefined;
+
+  /** @param directory Where it lies. @param failed Told when it could not be written. */
+  constructor(directory: string, failed: (error: Error) => void) {
+    this.#directory = directory;
+    this.#failed = failed;
+  }
+
+  /** Resolves when it has the last configuration that it was told. */
+  get written(): Promise<void> {
+    return this.#writing ?? Promise.resolve();
+  }
+
+  /** Has a configuration written, and none of those before. */
+  write(config: ChainConfig): void {
+    this.#next = config;
+    this.#writing ??= this.#write();
+  }
+
+  async #write(): Promise<void> {
+    for (let config; (config = this.#next) !== undefined;) {
+      this.#next = undefined;
+      await writeKnownConfig(this.#directory, config).catch(this.#failed);
+    }
+    this.#writing = undefined;
+  }
 }
 
 /** Removes it, with the shards. */

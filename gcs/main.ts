@@ -24,7 +24,7 @@ import {
   type GcsQuorum,
   type GcsReply,
 } from "./config.ts";
-import { writeKnownConfig } from "./known_config.ts";
+import { KnownConfigFile } from "./known_config.ts";
 import type { StoreMap } from "./protocol.ts";
 import { UNKNOWN } from "./quorum.ts";
 import { type ChainOptions, GcsServer } from "./server.ts";
@@ -42,6 +42,11 @@ async function main(config: GcsConfig): Promise<void> {
   const members = config.chain === undefined
     ? undefined
     : await openLinks(config, config.chain, listener.port, book);
+  const known = new KnownConfigFile(
+    config.directory,
+    ({ message }) =>
+      reply({ type: "log", level: "warn", message: `Cannot note a configuration: ${message}` }),
+  );
   const server = new GcsServer({
     ...(members === undefined ? {} : { chain: members.options }),
     cluster: taskIdFromHex(config.cluster),
@@ -49,7 +54,7 @@ async function main(config: GcsConfig): Promise<void> {
     storages,
     clock: systemClock,
     log: (level, message) => reply({ type: "log", level, message }),
-    configured: (known) => keepConfig(config.directory, known),
+    configured: (config) => known.write(config),
   });
   members?.begin(server);
   const end = async () => {
@@ -60,7 +65,7 @@ async function main(config: GcsConfig): Promise<void> {
     members?.links.close();
     listener.close();
     server.close();
-    await Promise.all(storages.map((storage) => storage.close()));
+    await Promise.all([...storages.map((storage) => storage.close()), known.written]);
     reply({ type: "ended", departure, others });
   };
   let ending = false;
@@ -83,19 +88,6 @@ async function main(config: GcsConfig): Promise<void> {
   // Other members would wait for this one meanwhile.
   if (members === undefined) settleHeap(systemClock);
   await listener.serve((stream) => server.accept(stream));
-}
-
-/** Notes a configuration where it can be read though shards cannot. */
-function keepConfig(directory: string, config: ChainConfig): void {
-  try {
-    writeKnownConfig(directory, config);
-  } catch (error) {
-    reply({
-      type: "log",
-      level: "warn",
-      message: `Cannot note a configuration: ${(error as Error).message}`,
-    });
-  }
 }
 
 /** Listens for clients. @param last The port to take, if any will do and that one is free. */
@@ -136,6 +128,7 @@ async function openLinks(
     hostname: config.hostname,
     port: portOf(book[chain.member]?.chain),
     client: self,
+    lifeline: config.lifeline,
     tls: config.tls,
     clock: systemClock,
     hasPart: (member) => {

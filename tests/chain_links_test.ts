@@ -43,6 +43,7 @@ class Member {
       hostname: "127.0.0.1",
       port: 0,
       client: `${id}:1`,
+      lifeline: undefined,
       tls: undefined,
       clock: systemClock,
       hasPart: () => true,
@@ -124,6 +125,76 @@ Deno.test("members that know one of them find all, and are told when a process h
     assertEquals(a.dead.filter((name) => name !== "b/7"), []);
   } finally {
     for (const each of [a, b, c]) each.links.close();
+  }
+});
+
+/** What a process has as its lifeline, as long as it lives. */
+class Lifeline {
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #held: Deno.Conn[] = [];
+  readonly port = (this.#listener.addr as Deno.NetAddr).port;
+  held = Promise.withResolvers<void>();
+
+  constructor() {
+    (async () => {
+      for await (const conn of this.#listener) {
+        this.#held.push(conn);
+        this.held.resolve();
+      }
+    })();
+  }
+
+  /** The connections break. */
+  break(): void {
+    this.held = Promise.withResolvers();
+    for (const conn of this.#held.splice(0)) conn.close();
+  }
+
+  /** The process ends. */
+  end(): void {
+    this.#listener.close();
+    this.break();
+  }
+}
+
+Deno.test("a process is known to have ended when its lifeline has, though its connections stand", async () => {
+  const lifeline = new Lifeline();
+  const [a, b] = [new Member("a"), new Member("b", { lifeline: lifeline.port })];
+  for (const each of [a, b]) await each.links.listen();
+  try {
+    a.links.dial(addressOf(b));
+    await lifeline.held.promise;
+    lifeline.end();
+    await a.until(() => a.dead.length > 0);
+    assertEquals(a.dead, ["b/7"]);
+  } finally {
+    for (const each of [a, b]) each.links.close();
+  }
+});
+
+Deno.test("a lifeline that breaks, or was never reached, says nothing of the process", async () => {
+  const lifeline = new Lifeline();
+  const closed = new Lifeline();
+  closed.end();
+  const a = new Member("a");
+  const [b, c] = [
+    new Member("b", { lifeline: lifeline.port }),
+    new Member("c", { lifeline: closed.port }),
+  ];
+  for (const each of [a, b, c]) await each.links.listen();
+  try {
+    a.links.dial(addressOf(b));
+    a.links.dial(addressOf(c));
+    await lifeline.held.promise;
+    lifeline.break();
+    await lifeline.held.promise; // its machine was asked whether it is still there
+    await c.until(() => c.received.length > 0, () => a.links.send("c", "x"));
+    for (const each of [b, c]) each.links.close(); // they have ended, which is known last of all
+    await a.until(() => a.dead.includes("b/7") && a.dead.includes("c/7"));
+    assertEquals(a.dead.length, 2);
+  } finally {
+    for (const each of [a, b, c]) each.links.close();
+    lifeline.end();
   }
 });
 
@@ -214,7 +285,7 @@ Deno.test("a message that was garbled on its way ends its connection, and is tol
       "x-rayd-token": TOKEN,
       "x-rayd-cluster": "c",
       "x-rayd-version": VERSION,
-      "x-rayd-protocol": "3",
+      "x-rayd-protocol": "4",
     };
     const socket = new WebSocket(`ws://${addressOf(a)}/chain`, { headers });
     const closed = new Promise((resolve) => socket.on("close", resolve));

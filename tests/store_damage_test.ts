@@ -148,7 +148,7 @@ const ALONE: ChainConfig = { ...THREE, chain: [FOUNDER], acceptors: [FOUNDER] };
 /** A store of two shards, the second of which is damaged. */
 async function damaged(directory: string, config: ChainConfig | undefined): Promise<void> {
   for (const shard of [0, 1]) await fill(shardDirectory(directory, shard), 2);
-  if (config !== undefined) writeKnownConfig(directory, config);
+  if (config !== undefined) await writeKnownConfig(directory, config);
   Deno.truncateSync(`${shardDirectory(directory, 1)}/data.mdb`, 3 * PAGE);
 }
 
@@ -196,7 +196,7 @@ Deno.test("a worker's replica that is damaged is another member's from then on; 
     JSON.stringify({ cluster: "c".repeat(32), shards: 2, member: OTHERS[0], incarnation: 1 }),
   );
   for (const shard of [0, 1]) await fill(shardDirectory(path, shard), 2);
-  writeKnownConfig(path, THREE);
+  await writeKnownConfig(path, THREE);
   assertEquals(openReplicaDirectory(path)!.chain!.member, OTHERS[0]);
   Deno.removeSync(`${shardDirectory(path, 0)}/data.mdb`);
   const opened = openReplicaDirectory(path)!;

@@ -82,12 +82,12 @@ Deno.test("a replica that was to go with its process is kept when what killed pr
   assert(openReplicaDirectory(kept) !== undefined);
 });
 
-Deno.test("what was kept of a member goes when the cluster is known to go on without it, and not before", () => {
+Deno.test("what was kept of a member goes when the cluster is known to go on without it, and not before", async () => {
   using parent = temporary();
   const own = temporaryReplicaDirectory(parent.path);
   const { chain: { member } = {} } = makeReplicaDirectory(own, false, CLUSTER, []);
   const config = { epoch: 7, chain: [member!], joining: undefined, acceptors: [member!], replicas: 3 };
-  writeKnownConfig(own, config);
+  await writeKnownConfig(own, config);
   const kept = keepReplicaDirectory(own);
   const stays = (cluster: string, epoch: number, parts: string[]) => {
     removeNotNeeded(parent.path, cluster, { epoch, parts });

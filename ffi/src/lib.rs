@@ -27,6 +27,7 @@ pub mod heap;
 pub mod index;
 pub mod journal;
 pub mod layout;
+pub mod lifeline;
 pub mod limits;
 pub mod objects;
 pub mod parent;
@@ -541,6 +542,18 @@ pub extern "C" fn rs_last_errno() -> i32 {
 #[no_mangle]
 pub extern "C" fn rs_die_with_parent(parent: i32) -> i32 {
     unit(parent::die_with(parent).map_err(|_| status::io_error()))
+}
+
+/// Listens at an address or name of this machine, on a port that it returns, until the moment in which this process ends.
+#[no_mangle]
+pub unsafe extern "C" fn rs_lifeline_open(at: *const u8, len: usize) -> i32 {
+    // SAFETY: as C.
+    code(unsafe {
+        bytes(at, len)
+            .and_then(|at| std::str::from_utf8(at).map_err(|_| Status::BadArg))
+            .and_then(lifeline::open)
+            .map(i32::from)
+    })
 }
 
 /// Finds the TCP connection of this process between two addresses ("1.2.3.4:5", "[::1]:5") and returns a descriptor of

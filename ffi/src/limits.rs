@@ -113,3 +113,10 @@ pub const PARENT_LOOK_MS: u64 = 500;
 /// and so much of what was freed stays at the top of each heap. A heap has at most 64 MB.
 pub const HEAP_VALUE_BYTES_MAX: i32 = 16 << 20;
 pub const FREED_KEPT_BYTES_MAX: i32 = 32 << 20;
+
+/// Connections that are held at a time by those who want to know when this process ends, and how long a thread that can
+/// take none rests.
+pub const LIFELINES_MAX: usize = 64;
+pub const LIFELINE_RETRY_MS: u64 = 20;
+/// After so long without a word the system asks whether the other side's machine is still there.
+pub const LIFELINE_IDLE_S: i32 = 60;
