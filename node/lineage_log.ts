@@ -18,7 +18,7 @@
 import type { Clock } from "../core/clock.ts";
 import { LINEAGE_BATCH_BYTES } from "../core/limits.ts";
 import { ProtocolError } from "../core/errors.ts";
-import type { TaskId } from "../core/ids.ts";
+import { OBJECT_ID_BYTES, type TaskId } from "../core/ids.ts";
 import { ByteReader, ByteWriter } from "../transport/bytes.ts";
 import { decodeToNode, encode } from "../transport/codec.ts";
 import { NO_CLIENT } from "./peers.ts";
@@ -32,20 +32,22 @@ export interface LineageTable {
   delete(job: TaskId, batch: number): void;
 }
 
-/** How long tasks are collected before they are written. */
-const COLLECT_MS = 3;
+/**
+ * How long tasks are collected before they are written, unless somebody waits for them: what is not needed any more by then
+ * is never written.
+ */
+const COLLECT_MS = 20;
 
 /** How long what others are told waits for records to be durable. */
 export const HOLD_MS_MAX = 200;
 
 interface Batch {
   readonly number: number;
-  readonly writer: ByteWriter;
-  readonly functions: Set<number>;
-  readonly settings: Set<number>;
   readonly job: TaskId;
   /** Tasks of it that may be needed. */
-  live: number;
+  readonly live: Map<TaskId, TaskRecord>;
+  /** About as many bytes as it will have. */
+  bytes: number;
   durable: boolean;
 }
 
@@ -70,29 +72,10 @@ export class LineageLog {
     if (this.#batches.has(task.id)) return;
     if (this.#open !== undefined && this.#open.job !== task.job) this.#write(this.#open);
     const batch = this.#open ??= this.#begin(task.job);
-    const { writer } = batch;
-    if (!batch.functions.has(task.fn.index)) {
-      batch.functions.add(task.fn.index);
-      encode(writer, { type: "defineFunction", index: task.fn.index, address: task.fn.address });
-    }
-    if (!batch.settings.has(task.entry.index)) {
-      batch.settings.add(task.entry.index);
-      encode(writer, { type: "defineSettings", index: task.entry.index, settings: task.entry.settings });
-    }
-    const { id, parent, dependencies, args } = task;
-    encode(writer, {
-      type: "submit",
-      handle: 0,
-      task: id,
-      parent,
-      fn: task.fn.index,
-      settings: task.entry.index,
-      dependencies,
-      args,
-    });
-    batch.live++;
-    this.#batches.set(id, batch);
-    if (writer.length >= LINEAGE_BATCH_BYTES) this.#write(batch);
+    batch.live.set(task.id, task);
+    batch.bytes += bytesOf(task);
+    this.#batches.set(task.id, batch);
+    if (batch.bytes >= LINEAGE_BATCH_BYTES) this.#write(batch);
   }
 
   /** Nothing can need what a task has made any more. */
@@ -100,7 +83,9 @@ export class LineageLog {
     const batch = this.#batches.get(task);
     if (batch === undefined) return;
     this.#batches.delete(task);
-    if (--batch.live > 0) return;
+    if (batch === this.#open) batch.bytes -= bytesOf(batch.live.get(task)!);
+    batch.live.delete(task);
+    if (batch.live.size > 0) return;
     if (batch.durable) this.#table.delete(batch.job, batch.number);
     else if (batch === this.#open) this.#open = undefined; // nobody needs to know
   }
@@ -125,16 +110,7 @@ export class LineageLog {
   }
 
   #begin(job: TaskId): Batch {
-    const batch: Batch = {
-      number: this.#next++,
-      writer: new ByteWriter(4096),
-      functions: new Set(),
-      settings: new Set(),
-      job,
-      live: 0,
-      durable: false,
-    };
-    encode(batch.writer, { type: "behalf", job, driver: false });
+    const batch: Batch = { number: this.#next++, job, live: new Map(), bytes: 0, durable: false };
     this.#clock.after(COLLECT_MS, () => {
       if (this.#open === batch) this.#write(batch);
     });
@@ -143,14 +119,48 @@ export class LineageLog {
 
   #write(batch: Batch): void {
     this.#open = undefined;
-    const done = this.#table.put(batch.job, batch.number, batch.writer.bytes()).then(() => {
-      batch.durable = true;
-      if (batch.live === 0) this.#table.delete(batch.job, batch.number);
-    }, () => {
-      // The node is ending.
-    }).finally(() => this.#writing.delete(batch));
+    const done = this.#table.put(batch.job, batch.number, encodeLineage(batch.job, batch.live.values()))
+      .then(() => {
+        batch.durable = true;
+        if (batch.live.size === 0) this.#table.delete(batch.job, batch.number);
+      }, () => {
+        // The node is ending.
+      }).finally(() => this.#writing.delete(batch));
     this.#writing.set(batch, { since: this.#clock.now(), done });
   }
+}
+
+/** About how many bytes a task takes. */
+function bytesOf({ dependencies, args }: TaskRecord): number {
+  return 64 + OBJECT_ID_BYTES * dependencies.length + (args.kind === "stored" ? 0 : args.bytes.length);
+}
+
+/** Tasks of one program, with what they refer to: definitions of functions and settings, and submissions. */
+function encodeLineage(job: TaskId, tasks: Iterable<TaskRecord>): Uint8Array {
+  const writer = new ByteWriter(4096);
+  const functions = new Set<number>(), settings = new Set<number>();
+  encode(writer, { type: "behalf", job, driver: false });
+  for (const { id, parent, fn, entry, dependencies, args } of tasks) {
+    if (!functions.has(fn.index)) {
+      functions.add(fn.index);
+      encode(writer, { type: "defineFunction", index: fn.index, address: fn.address });
+    }
+    if (!settings.has(entry.index)) {
+      settings.add(entry.index);
+      encode(writer, { type: "defineSettings", index: entry.index, settings: entry.settings });
+    }
+    encode(writer, {
+      type: "submit",
+      handle: 0,
+      task: id,
+      parent,
+      fn: fn.index,
+      settings: entry.index,
+      dependencies,
+      args,
+    });
+  }
+  return writer.bytes();
 }
 
 /**

@@ -89,7 +89,7 @@ class Fake {
   }
 
   async end(): Promise<void> {
-    this.pass(10);
+    this.pass(100);
     for (const resolve of this.writes.splice(0)) resolve();
     await systemClock.turn();
   }
@@ -174,6 +174,25 @@ Deno.test("LineageLog makes others wait until what it has is durable, but not fo
   fake.log.add(makeTask(definitions, 3, [], []));
   assertEquals(fake.log.pending, false, "the store is away: nobody waits for what comes now either");
   await fake.end();
+});
+
+Deno.test("LineageLog writes nothing of what is not needed any more by then", async () => {
+  const fake = new Fake();
+  const definitions = new Definitions(new Shapes());
+  const tasks = [1, 2, 3].map((n) => makeTask(definitions, n, [], []));
+  for (const task of tasks) fake.log.add(task);
+  for (const { id } of tasks.slice(0, 2)) fake.log.drop(id);
+  await fake.end();
+  const read = [...fake.stored.values()].flatMap((bytes) =>
+    readLineage(bytes, new Definitions(new Shapes()))
+  );
+  assertEquals(read.map(({ id }) => id), [tasks[2]!.id]);
+  const others = [4, 5].map((n) => makeTask(definitions, n, [], []));
+  for (const task of others) fake.log.add(task);
+  for (const { id } of others) fake.log.drop(id);
+  assertEquals(fake.log.pending, false, "there is nothing to wait for");
+  await fake.end();
+  assertEquals(fake.stored.size, 1);
 });
 
 Deno.test("readLineage refuses what is none", () => {
