@@ -9,6 +9,7 @@
  */
 
 import { assert } from "../core/assert.ts";
+import { ByteHistory } from "./byte_history.ts";
 import { entryBytes, entryOfBytes } from "./chain_codec.ts";
 import type { ChainCommand, ChainEntry, Position } from "./chain_messages.ts";
 import type { ShardStorage } from "./shard.ts";
@@ -21,27 +22,34 @@ export const ORIGIN: Position = { seq: 0, epoch: 0, hash: 0 };
 
 const LOG = "log/";
 
+/** An entry that is not applied. */
+interface Unapplied {
+  readonly entry: ChainEntry;
+  /** As it is on disk; `undefined` if it is not. */
+  readonly bytes: Uint8Array | undefined;
+}
+
 /** The entries of one shard. */
 export class ChainLog {
   readonly #storage: ShardStorage;
-  readonly #onDisk = new Set<number>();
-  /** `#entries[0]` is the one after `#base`. The first ones are applied. */
-  #entries: ChainEntry[] = [];
+  /** After `#base`, up to `#applied`. */
+  #recent = newRecent();
   #base: Position;
   #applied: Position;
-  /** Of the entries in memory. */
-  #bytes = 0;
+  #unapplied: Unapplied[] = [];
+  /** Those before this one in `#unapplied` have been applied. */
+  #next = 0;
 
   /** @param storage Where unapplied entries lie. @param applied Up to where the state beside them goes. */
   constructor(storage: ShardStorage, applied: Position) {
     this.#storage = storage;
     this.#base = this.#applied = applied;
-    for (const [, bytes] of storage.scanMeta(LOG)) this.#entries.push(entryOfBytes(bytes));
-    this.#entries.sort((a, b) => a.seq - b.seq);
-    for (const [i, { seq }] of this.#entries.entries()) {
+    for (const [, bytes] of storage.scanMeta(LOG)) {
+      this.#unapplied.push({ entry: entryOfBytes(bytes), bytes });
+    }
+    this.#unapplied.sort((a, b) => a.entry.seq - b.entry.seq);
+    for (const [i, { entry: { seq } }] of this.#unapplied.entries()) {
       assert(seq === applied.seq + 1 + i, `a log has entry ${seq} where ${applied.seq + 1 + i} belongs`);
-      this.#onDisk.add(seq);
-      this.#bytes += bytesOf(this.#entries[i]!);
     }
   }
 
@@ -52,33 +60,51 @@ export class ChainLog {
 
   /** Up to where there is history. */
   get last(): Position {
-    return this.#entries.at(-1) ?? this.#base;
+    return this.#next < this.#unapplied.length ? this.#unapplied.at(-1)!.entry : this.#applied;
   }
 
   /** Appends the next entry. @param keep Whether it is to be on disk, as it is not applied in the same transaction. */
   append(entry: ChainEntry, keep: boolean): void {
-    this.#entries.push(entry);
-    this.#bytes += bytesOf(entry);
-    if (!keep) return;
-    this.#onDisk.add(entry.seq);
-    this.#storage.putMeta(nameOf(entry.seq), entryBytes(entry));
+    const bytes = keep ? entryBytes(entry) : undefined;
+    this.#unapplied.push({ entry, bytes });
+    if (bytes !== undefined) this.#storage.putMeta(nameOf(entry.seq), bytes);
   }
 
-  /** The next entry to apply, up to `seq`; from now on it counts as applied. */
-  takeNext(seq: number): ChainEntry | undefined {
-    const next = this.#applied.seq + 1;
-    if (next > Math.min(seq, this.last.seq)) return undefined;
-    const entry = this.#entries[next - this.#base.seq - 1]!;
-    this.#applied = { seq: next, epoch: entry.epoch, hash: entry.hash };
-    if (this.#onDisk.delete(next)) this.#storage.deleteMeta(nameOf(next));
+  /** The next entry to apply, up to `seq`; from now on it counts as applied. @param keep Whether others may come to need it. */
+  takeNext(seq: number, keep: boolean): ChainEntry | undefined {
+    const next = this.#unapplied[this.#next];
+    if (next === undefined || next.entry.seq > seq) return undefined;
+    const { entry, bytes } = next;
+    this.#next++;
+    this.#applied = { seq: entry.seq, epoch: entry.epoch, hash: entry.hash };
+    if (bytes !== undefined) this.#storage.deleteMeta(nameOf(entry.seq));
+    if (!keep) this.#forget();
+    else {
+      const kept = bytes ?? entryBytes(entry);
+      this.#recent.add(entry.seq, kept.length, (into, at) => (into.set(kept, at), kept.length));
+    }
     return entry;
+  }
+
+  /** What is applied is not kept. */
+  #forget(): void {
+    if (this.#base.seq < this.#applied.seq - 1) this.#recent = newRecent();
+    this.#base = this.#applied;
   }
 
   /** Entries after `seq`, which must be known. */
   after(seq: number, count: number): ChainEntry[] {
-    const from = seq - this.#base.seq;
-    assert(from >= 0, `entries after ${seq} are not kept`);
-    return this.#entries.slice(from, from + count);
+    assert(seq >= this.#base.seq, `entries after ${seq} are not kept`);
+    const entries: ChainEntry[] = [];
+    if (seq < this.#applied.seq) {
+      for (const { bytes } of this.#recent.after(seq)) {
+        if (entries.length === count) return entries;
+        entries.push(entryOfBytes(bytes));
+      }
+    }
+    const from = this.#next + Math.max(0, seq - this.#applied.seq);
+    const more = this.#unapplied.slice(from, from + count - entries.length);
+    return entries.concat(more.map(({ entry }) => entry));
   }
 
   /** Entries that are not applied. */
@@ -89,44 +115,34 @@ export class ChainLog {
   /** Whether a history that goes up to `position` is the beginning of this one, and what follows is known. */
   continues({ seq, epoch, hash }: Position): boolean {
     if (seq < this.#base.seq || seq > this.last.seq) return false;
-    const at = seq === this.#base.seq ? this.#base : this.#entries[seq - this.#base.seq - 1]!;
+    const at = seq === this.#base.seq ? this.#base : this.after(seq - 1, 1)[0]!;
     return at.epoch === epoch && at.hash === hash;
   }
 
   /** Takes back what is not applied. */
   truncate(): void {
-    for (const entry of this.unapplied()) this.#bytes -= bytesOf(entry);
-    this.#entries.length = this.#applied.seq - this.#base.seq;
-    for (const seq of this.#onDisk) this.#storage.deleteMeta(nameOf(seq));
-    this.#onDisk.clear();
+    for (const { entry, bytes } of this.#unapplied.slice(this.#next)) {
+      if (bytes !== undefined) this.#storage.deleteMeta(nameOf(entry.seq));
+    }
+    this.#unapplied = [];
+    this.#next = 0;
   }
 
-  /** Forgets the oldest applied entries beyond those that are kept, or all of them; but none after `floor`. */
-  trim(floor: number, keep: boolean): void {
-    const applied = this.#applied.seq - this.#base.seq;
-    if (applied === 0) return;
-    if (keep && applied <= RECENT_ENTRIES_MAX * 2 && this.#bytes <= RECENT_BYTES_MAX * 2) return;
-    const most = Math.min(applied, floor - this.#base.seq);
-    let drop = keep ? Math.max(0, Math.min(most, applied - RECENT_ENTRIES_MAX)) : most;
-    for (let i = 0; i < drop; i++) this.#bytes -= bytesOf(this.#entries[i]!);
-    for (; drop < most && this.#bytes > RECENT_BYTES_MAX; drop++) {
-      this.#bytes -= bytesOf(this.#entries[drop]!);
+  /** Forgets the oldest applied entries beyond those that are kept; but none after `floor`. */
+  trim(floor: number): void {
+    if (this.#next > 0) {
+      this.#unapplied = this.#next === this.#unapplied.length ? [] : this.#unapplied.slice(this.#next);
+      this.#next = 0;
     }
-    if (drop <= 0) return;
-    const { seq, epoch, hash } = this.#entries[drop - 1]!;
+    const gone = this.#recent.trim(floor);
+    if (gone === undefined) return;
+    const { seq, epoch, hash } = entryOfBytes(gone.bytes);
     this.#base = { seq, epoch, hash };
-    this.#entries = drop === this.#entries.length ? [] : this.#entries.slice(drop);
   }
 }
 
-/** What an entry's values take, roughly. */
-function bytesOf({ command }: ChainEntry): number {
-  if (command.kind !== "apply") return 0;
-  let bytes = 0;
-  for (const operation of command.command.operations) {
-    if (operation.kind === "put") bytes += operation.value.length;
-  }
-  return bytes;
+function newRecent(): ByteHistory {
+  return new ByteHistory({ records: RECENT_ENTRIES_MAX, bytes: RECENT_BYTES_MAX });
 }
 
 /** The entry that follows a position. */

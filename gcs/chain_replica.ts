@@ -219,7 +219,7 @@ export class ChainReplica {
       const numbers = [seq, epoch, hash, this.#adopted, this.#syncedEpoch, this.#copying ? 1 : 0];
       this.#storage.putMeta(CHAIN, new Uint8Array(Float64Array.from(numbers).buffer));
     }
-    this.#log.trim(this.#copy?.at.seq ?? Infinity, (this.#config?.replicas ?? 1) > 1);
+    this.#log.trim(this.#copy?.at.seq ?? Infinity);
     this.#kept = this.#log.last.seq;
     const early = this.#early, late = this.#effects;
     if (early.length > 0) this.#early = [];
@@ -350,7 +350,8 @@ export class ChainReplica {
   }
 
   #apply(upTo: number): void {
-    for (let entry; (entry = this.#log.takeNext(upTo)) !== undefined;) {
+    const keep = (this.#config?.replicas ?? 1) > 1 || this.#copy !== undefined;
+    for (let entry; (entry = this.#log.takeNext(upTo, keep)) !== undefined;) {
       this.#dirty = true;
       this.#options.applied?.(entry);
       this.#perform(entry);

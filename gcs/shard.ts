@@ -16,6 +16,7 @@
 
 import type { TaskId } from "../core/ids.ts";
 import { unreachable } from "../core/unreachable.ts";
+import { ChangeHistory } from "./change_history.ts";
 
 /** One operation on one key, or on all keys with a prefix. */
 export type GcsOp =
@@ -97,11 +98,6 @@ export interface ShardStorage {
   scanMeta(prefix: string): Iterable<readonly [name: string, value: Uint8Array]>;
 }
 
-/** Changes that are kept for watchers who were away. */
-export const CHANGES_KEPT_MAX = 20_000;
-/** Fewer are kept if their values are larger than this: published code and files are, and stay in memory for that long. */
-export const CHANGES_BYTES_MAX = 32 * 1024 * 1024;
-
 /** A list is told in parts that are not much larger than this. */
 const LIST_BYTES_MAX = 8 * 1024 * 1024;
 
@@ -122,18 +118,15 @@ export class Shard {
   readonly #leases = new Map<TaskId, Set<string>>();
   #revision: number;
   #revisionWritten: number;
-  #changes: GcsChange[] = [];
-  /** The size of their values. */
-  #changesBytes = 0;
-  /** The revision before the oldest change that is kept. */
-  #before: number;
+  readonly #history: ChangeHistory;
   #fresh: GcsChange[] = [];
 
   /** @param storage Where its state lies; what is there already is taken up. */
   constructor(storage: ShardStorage) {
     this.#storage = storage;
     const revision = storage.getMeta(REVISION);
-    this.#revision = this.#revisionWritten = this.#before = revision === undefined ? 0 : readF64(revision, 0);
+    this.#revision = this.#revisionWritten = revision === undefined ? 0 : readF64(revision, 0);
+    this.#history = new ChangeHistory(this.#revision);
     for (const [name, value] of storage.scanMeta(CLIENT)) {
       this.#clients.set(name.slice(CLIENT.length) as TaskId, readClient(value));
     }
@@ -257,8 +250,7 @@ export class Shard {
    * @returns The changes since; or, when those are no longer known, `undefined`: it has to see all entries.
    */
   missed(prefix: string, after: number): readonly GcsChange[] | undefined {
-    if (after < this.#before || after > this.#revision) return undefined;
-    return this.#changes.filter(({ key, revision }) => revision > after && key.startsWith(prefix));
+    return after > this.#revision ? undefined : this.#history.since(prefix, after);
   }
 
   /** All entries with a prefix. */
@@ -325,16 +317,7 @@ export class Shard {
 
   #changed(change: GcsChange): void {
     this.#fresh.push(change);
-    this.#changes.push(change);
-    this.#changesBytes += change.value?.length ?? 0;
-    if (this.#changes.length < CHANGES_KEPT_MAX * 2 && this.#changesBytes < CHANGES_BYTES_MAX * 2) return;
-    let gone = 0;
-    while (this.#changes.length - gone > CHANGES_KEPT_MAX || this.#changesBytes > CHANGES_BYTES_MAX) {
-      const { value, revision } = this.#changes[gone++]!;
-      this.#changesBytes -= value?.length ?? 0;
-      this.#before = revision;
-    }
-    this.#changes = this.#changes.slice(gone);
+    this.#history.add(change);
   }
 
   #leased(client: TaskId, key: string): void {

@@ -13,16 +13,10 @@ import { DisconnectedError, UsageError } from "../core/errors.ts";
 import { type TaskId, taskIdFromBytes } from "../core/ids.ts";
 import { ABSENT, ANY, GcsClient } from "../gcs/client.ts";
 import { LmdbStorage } from "../gcs/lmdb_storage.ts";
+import { CHANGES_BYTES_MAX, CHANGES_KEPT_MAX } from "../gcs/change_history.ts";
 import { MemoryStorage } from "../gcs/memory_storage.ts";
 import { GcsServer, LEASE_GRACE_MS, type TransactionalStorage } from "../gcs/server.ts";
-import {
-  CHANGES_BYTES_MAX,
-  CHANGES_KEPT_MAX,
-  type GcsCommand,
-  type GcsOp,
-  type GcsResult,
-  Shard,
-} from "../gcs/shard.ts";
+import { type GcsCommand, type GcsOp, type GcsResult, Shard } from "../gcs/shard.ts";
 import { type ByteStream, streamPair } from "../transport/channel.ts";
 import { until } from "./fixtures/files.ts";
 
