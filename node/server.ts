@@ -538,7 +538,8 @@ export class NodeServer {
         return this.#node.cancellations.cancel(message.task, message.force, message.recursive);
       }
       case "orphan": {
-        const task = client.role === "peer" ? this.#node.tasks.get(message.task) : undefined;
+        if (client.role !== "peer") throw new ProtocolError("Cannot speak of orphans: only a node can");
+        const task = this.#node.tasks.get(message.task);
         const others = task?.others?.some(({ client }) => this.#node.clients.has(client)) ?? false;
         if (task?.client === client.id && !others) this.#node.cancellations.orphan(task);
         return;

@@ -169,6 +169,22 @@ Deno.test("NodeServer refuses a wrong token, another version, and talk before he
   assertEquals(received, []);
 });
 
+Deno.test("NodeServer ends the connection of a program that says what only a node can", async () => {
+  using broken = brokenNode();
+  for (
+    const message of [
+      { type: "orphan", task: id("task") },
+      { type: "bundles", body: new Uint8Array() },
+    ] as const
+  ) {
+    const { channel, ended } = connect(broken.node);
+    channel.send(hello());
+    channel.send(message);
+    await until("the connection ends", ended);
+  }
+  assertEquals(broken.logged.filter((line) => line.includes("only a node can")).length, 2);
+});
+
 Deno.test("NodeServer ends a connection that sends garbage, and serves the others", async () => {
   using broken = brokenNode();
   const good = connect(broken.node);

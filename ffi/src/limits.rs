@@ -116,7 +116,7 @@ pub const FREED_KEPT_BYTES_MAX: i32 = 32 << 20;
 
 /// Connections that are held at a time by those who want to know when this process ends, and how long a thread that can
 /// take none rests.
-pub const LIFELINES_MAX: usize = 64;
+pub const LIFELINES_MAX: usize = 1_000;
 pub const LIFELINE_RETRY_MS: u64 = 20;
 /// After so long without a word the system asks whether the other side's machine is still there.
 pub const LIFELINE_IDLE_S: i32 = 60;
