@@ -21,6 +21,8 @@ export interface HistoryRecord {
 }
 
 const BLOCK_BYTES = 64 * 1024;
+/** Of so many records of a block, it is known where one lies. */
+const MARK_EVERY = 32;
 /** Before a record: its number, a little-endian double, and its length, a little-endian integer of 4 bytes. */
 const HEAD_BYTES = 12;
 
@@ -31,6 +33,8 @@ interface Block {
   count: number;
   /** Of its newest record. */
   newest: number;
+  /** Records in it, not all: their numbers, and where they are. */
+  readonly marks: { readonly number: number; readonly at: number }[];
 }
 
 /** The records. */
@@ -56,6 +60,7 @@ export class ByteHistory {
     const length = write(bytes, used + HEAD_BYTES);
     view.setFloat64(used, number, true);
     view.setUint32(used + 8, length, true);
+    if (block.count % MARK_EVERY === 0) block.marks.push({ number, at: used });
     block.used += HEAD_BYTES + length;
     block.count++;
     block.newest = number;
@@ -93,15 +98,18 @@ export class ByteHistory {
     const last = this.#blocks.at(-1);
     if (last !== undefined && last.bytes.length - last.used >= bytes) return last;
     const block = new Uint8Array(Math.max(BLOCK_BYTES, bytes));
-    const next = { bytes: block, view: new DataView(block.buffer), used: 0, count: 0, newest: 0 };
+    const view = new DataView(block.buffer);
+    const next: Block = { bytes: block, view, used: 0, count: 0, newest: 0, marks: [] };
     this.#blocks.push(next);
     this.#bytes += block.length;
     return next;
   }
 }
 
-function* recordsOf({ bytes, view, used }: Block, after: number): Iterable<HistoryRecord> {
-  for (let at = 0; at < used;) {
+function* recordsOf({ bytes, view, used, marks }: Block, after: number): Iterable<HistoryRecord> {
+  let mark = marks.length - 1;
+  while (mark > 0 && marks[mark]!.number > after) mark--;
+  for (let at = marks[mark]?.at ?? 0; at < used;) {
     const number = view.getFloat64(at, true);
     const end = at + HEAD_BYTES + view.getUint32(at + 8, true);
     if (number > after) yield { number, bytes: bytes.subarray(at + HEAD_BYTES, end) };

@@ -50,10 +50,11 @@ export class ChangeHistory {
   since(prefix: string, after: number): GcsChange[] | undefined {
     if (after < this.#before) return undefined;
     const changes: GcsChange[] = [];
+    const begin = encoder.encode(prefix);
     for (const { number: revision, bytes } of this.#records.after(after)) {
       const valueAt = HEAD_BYTES + (bytes[0]! | bytes[1]! << 8 | bytes[2]! << 16 | bytes[3]! << 24);
+      if (!begins(bytes, HEAD_BYTES, valueAt, begin)) continue;
       const key = decoder.decode(bytes.subarray(HEAD_BYTES, valueAt));
-      if (!key.startsWith(prefix)) continue;
       changes.push({ key, value: bytes[4] === 0 ? undefined : bytes.subarray(valueAt), revision });
     }
     return changes;
@@ -69,4 +70,11 @@ function writeText(text: string, into: Uint8Array, at: number): number {
     into[at + i] = code;
   }
   return text.length;
+}
+
+/** Whether bytes from `at` to `end` begin with others. */
+function begins(bytes: Uint8Array, at: number, end: number, others: Uint8Array): boolean {
+  if (end - at < others.length) return false;
+  for (let i = 0; i < others.length; i++) if (bytes[at + i] !== others[i]) return false;
+  return true;
 }

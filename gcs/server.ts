@@ -396,9 +396,16 @@ export class GcsServer {
     this.#flush();
   }
 
+  /** What was held is looked at anew. Who waits for an answer goes first: to say what somebody has missed takes longer. */
   #release(): void {
     const held = this.#held;
     this.#held = [];
+    this.#releaseAll(held.filter(({ message }) => message.type === "request"));
+    this.#flush();
+    this.#releaseAll(held.filter(({ message }) => message.type === "watch"));
+  }
+
+  #releaseAll(held: readonly Queued[]): void {
     for (const queued of held) {
       const { connection, message } = queued;
       if (connection.client === undefined || connection.channel.closed) continue;

@@ -35,7 +35,7 @@ Deno.test("ChangeHistory has every change as it was, for each prefix and from ea
         history.add({ key, value, revision });
       }
       for (let after = before; after <= revision; after++) {
-        for (const prefix of ["", ...added.map(({ key }) => key.slice(0, 2))]) {
+        for (const prefix of ["", ...added.map(({ key }) => [...key].slice(0, 2).join(""))]) {
           assertEquals(
             history.since(prefix, after),
             all.filter((each) => each.revision > after && each.key.startsWith(prefix)),

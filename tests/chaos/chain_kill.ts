@@ -149,7 +149,7 @@ if (import.meta.main) {
     restMs: Number(args.rest),
     random: random(Number(args.seed)),
   });
-  const { kills, operations, written, unknown, wrong, calmMs, killMs, stolenMs } = report;
+  const { kills, operations, written, numbered, unknown, wrong, calmMs, killMs, stolenMs } = report;
   const spread = (values: readonly number[]) => {
     const sorted = [...values].sort((a, b) => a - b);
     const at = (share: number) => `${sorted[Math.floor((sorted.length - 1) * share)]?.toFixed(0)} ms`;
@@ -157,7 +157,8 @@ if (import.meta.main) {
   };
   const undisturbed = killMs.filter((_, i) => stolenMs[i] === 0);
   console.log(
-    `${kills} kills, ${operations} operations, ${written} of them acknowledged writes, ${unknown} of unknown outcome, ` +
+    `${kills} kills, ${operations} operations, ${written} of them acknowledged writes, ` +
+      `beside ${numbered} of numbers that another client watched, ${unknown} of unknown outcome, ` +
       `${wrong.length} keys wrong${
         wrong.length > 0 ? ` (${wrong.join(", ")})` : ""
       }; the longest operation took ` +

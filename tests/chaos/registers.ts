@@ -34,6 +34,8 @@ export interface RegistersReport {
   readonly operations: number;
   /** Those that were acknowledged and had changed a key. */
   readonly written: number;
+  /** Numbers, each under a key of its own, that were acknowledged, and all watched. */
+  readonly numbered: number;
   /** Operations whose outcome nobody knows. */
   readonly unknown: number;
   /** The keys whose history could not have come about, and what was wrong with what was watched. */
@@ -127,7 +129,8 @@ export class Registers {
       all.filter(({ action, returned }) =>
         returned < Infinity && (action.kind === "write" || action.kind === "swap" && action.done === true)
       ).length;
-    return { operations: all.length, written, unknown: this.#unknown, wrong };
+    const numbered = this.#numbers.reduce((sum, { next, unknown }) => sum + next - 1 - unknown.size, 0);
+    return { operations: all.length, written, numbered, unknown: this.#unknown, wrong };
   }
 
   #open(): GcsClient {
