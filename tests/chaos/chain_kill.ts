@@ -151,21 +151,22 @@ if (import.meta.main) {
   });
   const { kills, operations, written, numbered, unknown, wrong, calmMs, killMs, stolenMs } = report;
   const spread = (values: readonly number[]) => {
+    if (values.length === 0) return "nothing";
     const sorted = [...values].sort((a, b) => a - b);
-    const at = (share: number) => `${sorted[Math.floor((sorted.length - 1) * share)]?.toFixed(0)} ms`;
+    const at = (share: number) => `${sorted[Math.floor((sorted.length - 1) * share)]!.toFixed(0)} ms`;
     return `${at(0.5)} (median), ${at(0.9)} (nine in ten), ${at(1)} at most`;
   };
   const undisturbed = killMs.filter((_, i) => stolenMs[i] === 0);
-  console.log(
-    `${kills} kills, ${operations} operations, ${written} of them acknowledged writes, ` +
-      `beside ${numbered} of numbers that another client watched, ${unknown} of unknown outcome, ` +
-      `${wrong.length} keys wrong${
-        wrong.length > 0 ? ` (${wrong.join(", ")})` : ""
-      }; the longest operation took ` +
-      `${spread(calmMs)} while nothing was killed, and with a kill in it ${
-        spread(killMs)
-      }; in the ${undisturbed.length} ` +
-      `times when the machine had its processors to itself, ${spread(undisturbed)}`,
-  );
+  console.log([
+    `${kills} kills, ${operations} operations, ${written} of them acknowledged writes`,
+    `beside ${numbered} of numbers that another client watched`,
+    `${unknown} of unknown outcome, ${wrong.length} keys wrong${
+      wrong.length > 0 ? `: ${wrong.join(", ")}` : ""
+    }`,
+    `the longest operation took ${spread(calmMs)} while nothing was killed, and with a kill in it ${
+      spread(killMs)
+    }`,
+    `in the ${undisturbed.length} times when the machine had its processors to itself ${spread(undisturbed)}`,
+  ].join("; "));
   Deno.exit(wrong.length > 0 ? 1 : 0);
 }
