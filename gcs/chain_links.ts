@@ -358,16 +358,20 @@ export class ChainLinks {
     if (lifeline === undefined) return;
     const { hostname } = splitAddress(outgoing.address);
     let released = false;
-    let held: Deno.Conn | undefined;
+    let letGo = () => {};
     outgoing.release = () => {
       released = true;
-      held?.close();
+      letGo();
+      letGo = () => {};
     };
     const hold = async () => {
-      held = await Deno.connect({ hostname, port: lifeline });
+      const held = await Deno.connect({ hostname, port: lifeline });
       if (released) return held.close();
+      letGo = () => held.close();
       await held.read(new Uint8Array(1)).catch(() => {}); // however it ended
-      if (!released) this.#confirm(outgoing, lifeline);
+      if (released) return;
+      outgoing.release();
+      this.#confirm(outgoing, lifeline);
     };
     hold().catch(() => {}); // it was never reached: that says nothing
   }

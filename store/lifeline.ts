@@ -11,7 +11,7 @@ import { check, loadRaystore } from "./raystore.ts";
  *
  * @param library Where the shared library is. @param hostname At which address of this machine.
  * @returns The port.
- * @throws {StoreError} If the system has no such thing: files of a thread's own came with Linux 5.11.
+ * @throws {StoreError} If the system has no such thing: a table of files of a thread of its own can be had since Linux 5.9.
  */
 export function openLifeline(library: string, hostname: string): number {
   const { lib, close } = loadRaystore(library);

@@ -198,6 +198,23 @@ Deno.test("a lifeline that breaks, or was never reached, says nothing of the pro
   }
 });
 
+Deno.test("one who had a lifeline and comes back without one is let go of like others", async () => {
+  const lifeline = new Lifeline();
+  const [a, b] = [new Member("a"), new Member("b", { lifeline: lifeline.port })];
+  for (const each of [a, b]) await each.links.listen();
+  const port = Number(addressOf(b).split(":")[1]);
+  a.links.dial(addressOf(b));
+  await lifeline.held.promise;
+  b.links.close();
+  await a.until(() => a.dead.includes("b/7"));
+  const again = new Member("b", { port, incarnation: 8 });
+  await again.links.listen();
+  again.links.dial(addressOf(a));
+  await again.until(() => again.received.length > 0, () => a.links.send("b", "x"));
+  for (const each of [again, a]) each.links.close();
+  lifeline.end();
+});
+
 Deno.test("one who is gone is forgotten when it has no part, and taken up again when it is back", async () => {
   const clock = new FakeClock();
   const a = new Member("a", { clock, hasPart: (member) => member === "c" });
