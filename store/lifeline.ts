@@ -11,7 +11,8 @@ import { check, loadRaystore } from "./raystore.ts";
  *
  * @param library Where the shared library is. @param hostname At which address of this machine.
  * @returns The port.
- * @throws {StoreError} If the system has no such thing: a table of files of a thread of its own can be had since Linux 5.9.
+ * @throws {UsageError} If the library cannot be loaded.
+ * @throws {StoreError} If there is no such address here, or the system has no such thing: a table of files of a thread of its own can be had since Linux 5.9.
  */
 export function openLifeline(library: string, hostname: string): number {
   const { lib, close } = loadRaystore(library);
