@@ -19,7 +19,7 @@ import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const PROTOCOL_VERSION = 6;
+export const PROTOCOL_VERSION = 7;
 
 /** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
 export type Outcome =
@@ -164,6 +164,8 @@ export type ToNode =
   | { readonly type: "retain"; readonly objects: readonly ObjectId[] }
   | { readonly type: "release"; readonly objects: readonly ObjectId[] }
   | { readonly type: "subscribe"; readonly objects: readonly ObjectId[] }
+  /** Of a peer: the node that had this object is gone. Answered with `copy`. */
+  | { readonly type: "seek"; readonly request: number; readonly object: ObjectId }
   | { readonly type: "consumed"; readonly task: TaskId; readonly count: number }
   | { readonly type: "cancel"; readonly task: TaskId; readonly force: boolean; readonly recursive: boolean }
   /** Of a peer: the program that made a call is gone. */
@@ -226,6 +228,8 @@ export type FromNode =
     readonly outcome: Outcome;
   }
   | { readonly type: "object"; readonly object: ObjectId; readonly outcome: Outcome }
+  /** To a peer: what this node has of an object, bytes and all; nothing if it has not all of it. */
+  | { readonly type: "copy"; readonly request: number; readonly outcome: Outcome | undefined }
   /**
    * To a peer: the node does not have what the task asks for, or the actor that is called, as it was believed to. The task
    * is the peer's again.
@@ -319,7 +323,7 @@ export type FromPeer =
   | ToNode
   | Extract<
     FromNode,
-    { type: "welcome" | "refused" | "result" | "turnedAway" | "object" | "answer" | "output" }
+    { type: "welcome" | "refused" | "result" | "turnedAway" | "object" | "copy" | "answer" | "output" }
   >;
 
 /** Any message at all. */

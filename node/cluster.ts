@@ -242,6 +242,11 @@ export class Cluster {
       }));
   }
 
+  /** The other nodes. */
+  peers(): IterableIterator<{ readonly client: Client; readonly node: TaskId }> {
+    return this.#remotes.values();
+  }
+
   /** The connection to a node. */
   clientOf(node: TaskId): Client | undefined {
     return this.#byNode.get(node)?.client;
@@ -498,9 +503,10 @@ export class Cluster {
     } else if (this.actors.places.has(id as string as TaskId)) {
       // The peer's way to an actor may lead over this node.
     } else if (
-      record.foreign && record.home === undefined && !record.pending && !this.#node.isHere(record)
+      record.foreign && record.home === undefined && !record.pending && !this.#node.isHere(record) &&
+      !record.others?.has(client.id)
     ) {
-      // It was lost, and has been made again.
+      // It was lost, and has been made again: the peer would hold it of this node, if it had heard of it here only.
       record.home = client.id;
       this.#retain(remote, record);
       if (record.asked) this.#ask(remote, record);

@@ -180,7 +180,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     token: config.token,
     clock,
     log,
-    provide: (id) => running.server!.provide(id),
+    provide: (id, what) => running.server!.provide(id, what),
     makeRoom: (bytes) => running.server!.makeRoom(bytes),
     dial: (node) => {
       const other = others.get(hex(node));
@@ -202,7 +202,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     faults,
     log,
     abroad: {
-      pull: (node, id, size) => transfers.pull(node, id, size),
+      pull: (node, id, size, what) => transfers.pull(node, id, size, what),
       hasCode: (hash) => code.has(hash),
       fetchCode: (hash) => code.fetch(hash),
       publishCode: (hash, bytes, job) => {

@@ -9,6 +9,7 @@ import { DisconnectedError, ObjectLostError, type RaydError } from "../core/erro
 import { hex, isArguments, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
 import { HEIR_MS } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
+import type { Copy } from "./copies.ts";
 import type { ObjectRecord } from "./directory.ts";
 import { lost, lostError, packError } from "./outcomes.ts";
 import type { NodeParts } from "./parts.ts";
@@ -127,7 +128,8 @@ export class Objects {
     if (isArguments(id)) return await this.#argumentsAgain(record);
     for (;;) {
       if (this.#node.closed) return lostError(id);
-      if (!this.#node.tasks.has(taskOf(id))) {
+      const copied = !this.#node.tasks.has(taskOf(id)) && await this.#copy(record);
+      if (!copied && !this.#node.tasks.has(taskOf(id))) {
         const why = await this.#node.rebuilder.rebuildAnyhow(record);
         if (why !== undefined) {
           return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
@@ -150,6 +152,57 @@ export class Objects {
     }
     this.#arriving.delete(id);
     return record.outcome?.kind === "stored" ? await this.bring(record) : undefined;
+  }
+
+  /** Brings a copy of an object whose home is gone. @returns Whether the object is here, or can be had again. */
+  async #copy(record: ObjectRecord): Promise<boolean> {
+    const { id } = record;
+    const wanted = () => !this.#node.closed && this.#node.directory.get(id) === record;
+    for (const asked = new Set<TaskId>();;) {
+      const copy = await this.#node.copies.seek(id, asked);
+      if (copy === undefined || !wanted()) return false;
+      if (record.outcome !== undefined && this.#isAnywhere(record)) return true;
+      asked.add(copy.node);
+      if (!this.#accept(record, copy)) continue;
+      if (record.outcome?.kind !== "stored") return true;
+      const error = await this.#node.options.abroad!.pull(copy.node, id, record.outcome.size, "copy");
+      if (this.#node.directory.get(id) === undefined) this.#node.store.delete(id);
+      if (!wanted()) return false;
+      if (error === undefined || this.#isAnywhere(record)) return true;
+    }
+  }
+
+  /**
+   * Learns the outcome of an object whose home is gone from a node that has it.
+   *
+   * @returns Whether it is known now. The bytes are brought when somebody wants them.
+   */
+  async learn(record: ObjectRecord): Promise<boolean> {
+    for (const asked = new Set<TaskId>();;) {
+      const copy = await this.#node.copies.seek(record.id, asked);
+      if (record.outcome !== undefined) return true;
+      if (copy === undefined || this.#node.closed || this.#node.directory.get(record.id) !== record) {
+        return false;
+      }
+      asked.add(copy.node);
+      if (this.#accept(record, copy)) return true;
+    }
+  }
+
+  /**
+   * Takes a copy's outcome as the object's, unless that is known.
+   *
+   * @returns Whether the copy is one of the object as it is known here. What a copy refers to may be let go of there before
+   *   this node could hold it.
+   */
+  #accept(record: ObjectRecord, { outcome }: Copy): boolean {
+    const known = record.outcome;
+    if (known !== undefined) {
+      return known.kind === "stored" && outcome.kind === "stored" && known.size === outcome.size;
+    }
+    if (outcome.contains.length > 0) return false;
+    if (this.#node.directory.seal(record, outcome)) this.#node.results.announce(record);
+    return true;
   }
 
   /**
@@ -182,7 +235,7 @@ export class Objects {
   }
 
   async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
-    const error = await this.#node.options.abroad!.pull(node, id, size);
+    const error = await this.#node.options.abroad!.pull(node, id, size, "object");
     // Nobody may have wanted it any more by the time it was here.
     if (error === undefined && this.#node.directory.get(id) === undefined) this.#node.store.delete(id);
     return error;
@@ -193,14 +246,19 @@ export class Objects {
     return this.spiller.makeRoom(bytes);
   }
 
-  /** Has an object's bytes in memory, for another node that wants them. @returns Whether they are. */
-  async provide(id: ObjectId): Promise<boolean> {
+  /**
+   * Has an object's bytes in memory, for another node that wants them.
+   *
+   * @param what Of a `"copy"`, only what is here: whoever wants it may be the one that would be asked for it.
+   * @returns Whether they are.
+   */
+  async provide(id: ObjectId, what: "object" | "copy" = "object"): Promise<boolean> {
     const record = this.#node.directory.get(id);
     if (record === undefined) return false;
+    if (what === "copy" && record.spilled === undefined && !this.#node.store.has(id)) return false;
     this.#node.directory.use(id);
     // It may be on its way to be made again: the other node knows only that it was here, or that this one can get it.
-    const again = record.outcome === undefined && record.home === undefined;
-    const error = await (again ? this.#remake(record) : this.bring(record));
+    const error = await this.bring(record);
     this.#node.directory.unuse(id);
     return error === undefined;
   }

@@ -21,6 +21,7 @@ import { ActorRestorer } from "./actor_restorer.ts";
 import { ActorServer } from "./actor_server.ts";
 import { Cancellations } from "./cancellations.ts";
 import { Cluster } from "./cluster.ts";
+import { Copies } from "./copies.ts";
 import { Definitions } from "./definitions.ts";
 import { ObjectDirectory } from "./directory.ts";
 import { Executions } from "./executions.ts";
@@ -63,8 +64,11 @@ export interface NodeOptions {
 
 /** What a node in a cluster is given. */
 export interface Abroad {
-  /** Brings the bytes of an object of `size` bytes from a node into the store. Returns what went wrong. */
-  pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined>;
+  /**
+   * Brings the bytes of an object of `size` bytes from a node into the store. Returns what went wrong. A `"copy"` is one
+   * that the node has itself, or has no more: it is not to look for it.
+   */
+  pull(node: TaskId, id: ObjectId, size: number, what: "object" | "copy"): Promise<RaydError | undefined>;
   /** Whether code was published that is here, and else brings it. */
   hasCode(hash: string): boolean;
   fetchCode(hash: string): Promise<void>;
@@ -112,6 +116,7 @@ export class NodeParts {
   readonly results: Results;
   readonly cancellations: Cancellations;
   readonly objects: Objects;
+  readonly copies: Copies;
   readonly rebuilder: Rebuilder;
   readonly isolates: Isolates;
   readonly groups: Groups;
@@ -151,6 +156,7 @@ export class NodeParts {
     this.results = new Results(this);
     this.cancellations = new Cancellations(this);
     this.objects = new Objects(this);
+    this.copies = new Copies(this);
     this.rebuilder = new Rebuilder(this);
     this.isolates = new Isolates(this);
     this.groups = new Groups(this);

@@ -117,7 +117,10 @@ export class Rebuilder {
 
   /** Has an object made again that is not known yet, and whose node is gone. */
   async remakeForeign(record: ObjectRecord): Promise<void> {
-    const why = this.#node.tasks.has(taskOf(record.id)) ? undefined : await this.rebuildAnyhow(record);
+    const known = this.#node.tasks.has(taskOf(record.id)) || await this.#node.objects.learn(record);
+    const why = known || this.#node.tasks.has(taskOf(record.id))
+      ? undefined
+      : await this.rebuildAnyhow(record);
     if (why === undefined || record.outcome !== undefined) return this.#node.flush();
     const error = new ObjectLostError(
       `Object ${hex(record.id, true)} is lost with the node that had it, and ${why}`,

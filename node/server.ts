@@ -94,8 +94,8 @@ export class NodeServer {
   }
 
   /** Has an object's bytes in memory, for another node that wants them. @returns Whether they are. */
-  provide(id: ObjectId): Promise<boolean> {
-    return this.#node.objects.provide(id);
+  provide(id: ObjectId, what: "object" | "copy" = "object"): Promise<boolean> {
+    return this.#node.objects.provide(id, what);
   }
 
   /** The processes that run tasks and actors, for whoever watches the memory. */
@@ -258,6 +258,8 @@ export class NodeServer {
         return this.#peerUp(client, message.node);
       case "refused":
         return this.#node.options.log("warn", `A peer refused the connection: ${message.reason}`);
+      case "copy":
+        return this.#node.copies.answered(client, message);
       case "result":
       case "turnedAway":
       case "object":
@@ -465,6 +467,9 @@ export class NodeServer {
       case "subscribe":
         for (const object of message.objects) this.#node.objects.subscribe(client, object);
         return;
+      case "seek":
+        if (client.role !== "peer") throw new ProtocolError("Cannot seek copies: only a node can");
+        return this.#node.copies.sought(client, message);
       case "blocked":
       case "unblocked": {
         const task = this.#node.submissions.execution(client, message.handle);
@@ -768,6 +773,7 @@ export class NodeServer {
       }
       const node = this.#node.cluster!.nodeOf(client.id);
       this.#node.cluster!.peerDown(client);
+      this.#node.copies.gone(client);
       if (node !== undefined) this.#node.options.abroad!.peerLost(node);
       if (node !== undefined) this.#node.groups.peerDown(client, node);
       if (node !== undefined) {

@@ -2,8 +2,8 @@
  * Bulk transfer: objects from one node's store into another's, over TCP, straight from segment to segment.
  *
  * A connection begins with {@link MAGIC}, the token, and the receiver's id. Then the receiver sends requests (the object's
- * id, the range as two little-endian doubles, and whether it was sent elsewhere in vain), and the sender answers each in
- * order with a status of one byte and, if all is well, the pieces of 16 MB that the range touches, each with its hash
+ * id, the range as two little-endian doubles, and how it is asked for: whether the sender may name another one, and
+ * whether it is to look elsewhere for what it does not have), and the sender answers each in order with a status of one byte and, if all is well, the pieces of 16 MB that the range touches, each with its hash
  * (`node/bulk_connection.ts`). Greeting, requests and answers end with a CRC-32: what was garbled on its way must not read as
  * another request, or as "absent". The receiver reads into the place in its own segment where the object is going to be; an
  * object that arrives damaged, or not at all, is never sealed.
@@ -41,13 +41,17 @@ import { Arrival, type Arrivals } from "./arrivals.ts";
 import { BulkConnection, readAll, writeAll } from "./bulk_connection.ts";
 import { Spread } from "./spread.ts";
 
-const MAGIC = "rayd-bulk-4\n";
+const MAGIC = "rayd-bulk-5\n";
 const TOKEN_BYTES = 64;
 const NODE_BYTES = 32;
 const REQUEST_BYTES = OBJECT_ID_BYTES + 17;
 const ANSWER_BYTES = 1;
 const SEAL_BYTES = 4;
 const FOUND = 1, ABSENT = 2, ELSEWHERE = 3;
+
+/** What a request asks of the sender: that it serves it, or names another receiver; that it does; or only if it can at once. */
+const MAY_REFER = 0, SERVES = 1, HAS_COPY = 2;
+type Manner = typeof MAY_REFER | typeof SERVES | typeof HAS_COPY;
 
 /** How often what did not come is asked for again. */
 const TRIES_MAX = 3;
@@ -60,8 +64,8 @@ export interface TransferServices {
   readonly token: string;
   readonly clock: Clock;
   log(level: "info" | "warn" | "error", message: string): void;
-  /** Has an object in memory. @returns Whether it is. */
-  provide(id: ObjectId): Promise<boolean>;
+  /** Has an object in memory; a `"copy"` only if it is here. @returns Whether it is. */
+  provide(id: ObjectId, what: "object" | "copy"): Promise<boolean>;
   makeRoom(bytes: number): Promise<RaydError | undefined>;
   /** Opens a bulk connection to a node. */
   dial(node: TaskId): Promise<ByteStream>;
@@ -121,9 +125,9 @@ export class Transfers {
     const numbers = new DataView(request.buffer);
     const offset = numbers.getFloat64(OBJECT_ID_BYTES, true),
       length = numbers.getFloat64(OBJECT_ID_BYTES + 8, true),
-      insists = request[OBJECT_ID_BYTES + 16] !== 0;
-    if (insists) this.#spread.insists(id, receiver);
-    else if (offset === 0 && length >= PULL_PIECE_BYTES / 2) {
+      manner = request[OBJECT_ID_BYTES + 16];
+    if (manner === SERVES) this.#spread.insists(id, receiver);
+    else if (manner === MAY_REFER && offset === 0 && length >= PULL_PIECE_BYTES / 2) {
       const instead = this.#spread.instead(id, receiver);
       if (instead !== undefined) {
         const answer = new Uint8Array(ANSWER_BYTES + NODE_BYTES);
@@ -132,7 +136,8 @@ export class Transfers {
         return await writeAll(stream, sealed(answer));
       }
     }
-    const arrival = this.#arrivals.get(id);
+    // What is arriving comes from whoever is gone, if it is a copy that is asked for.
+    const arrival = manner === HAS_COPY ? undefined : this.#arrivals.get(id);
     if (arrival?.open()) {
       try {
         return await this.#send(stream, arrival.whole, offset, length, arrival);
@@ -140,7 +145,8 @@ export class Transfers {
         arrival.close();
       }
     }
-    const view = await this.#node.provide(id) ? this.#node.store.get(id) : undefined;
+    const provided = await this.#node.provide(id, manner === HAS_COPY ? "copy" : "object");
+    const view = provided ? this.#node.store.get(id) : undefined;
     try {
       await this.#send(stream, view?.bytes, offset, length);
     } finally {
@@ -176,13 +182,19 @@ export class Transfers {
   /**
    * Brings an object from a node into the store.
    *
+   * @param what Of a `"copy"`, the node is to send what it has itself, and not to look elsewhere.
    * @returns What went wrong: {@link ObjectLostError} if the node does not have it, {@link DisconnectedError} if it could not be
    *   brought, which may be otherwise the next time.
    */
-  async pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
+  async pull(
+    node: TaskId,
+    id: ObjectId,
+    size: number,
+    what: "object" | "copy" = "object",
+  ): Promise<RaydError | undefined> {
     await this.#begin(size);
     try {
-      return await this.#pull(node, id, size);
+      return await this.#pull(node, id, size, what);
     } catch (error) {
       const message = `Object ${hex(id, true)} of ${size} bytes could not be brought from node ` +
         `${hex(node).slice(0, 8)}: ${(error as Error).message}`;
@@ -212,24 +224,30 @@ export class Transfers {
     }
   }
 
-  async #pull(home: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
+  async #pull(
+    home: TaskId,
+    id: ObjectId,
+    size: number,
+    what: "object" | "copy",
+  ): Promise<RaydError | undefined> {
     const { store } = this.#node;
     const all = { offset: 0, length: size };
+    const manner = what === "copy" ? HAS_COPY : SERVES;
     let source = home;
     // The place for it is only taken once the sender has it: meanwhile a task may make the object here.
     let first: BulkConnection;
     try {
-      const asked = await this.#ask(home, id, all, false);
+      const asked = await this.#ask(home, id, all, what === "copy" ? HAS_COPY : MAY_REFER);
       if (asked instanceof Elsewhere) {
         source = asked.node;
-        const again = await this.#ask(asked.node, id, all, true);
+        const again = await this.#ask(asked.node, id, all, SERVES);
         if (again instanceof Elsewhere) throw new Error("it was sent on and on");
         first = again;
       } else first = asked;
     } catch (error) {
       if (source === home) throw error;
       source = home;
-      first = await this.#insist(home, id, all);
+      first = await this.#insist(home, id, all, manner);
     }
     let target: ReturnType<ObjectStore["create"]>;
     try {
@@ -255,7 +273,7 @@ export class Transfers {
       for (let offset = 0, tries = 1; offset < size;) {
         const place = whole.subarray(offset, offset + PULL_PIECE_BYTES);
         try {
-          stream ??= await this.#insist(source, id, { offset, length: size - offset });
+          stream ??= await this.#insist(source, id, { offset, length: size - offset }, manner);
           arrival.arrived(offset / PULL_PIECE_BYTES, await stream.receivePiece(place));
         } catch (error) {
           if (stream !== undefined) this.#drop(stream);
@@ -288,8 +306,9 @@ export class Transfers {
     node: TaskId,
     id: ObjectId,
     range: { readonly offset: number; readonly length: number },
+    manner: Manner,
   ): Promise<BulkConnection> {
-    const stream = await this.#ask(node, id, range, true);
+    const stream = await this.#ask(node, id, range, manner);
     if (stream instanceof Elsewhere) throw new Error("it was sent elsewhere though it insisted");
     return stream;
   }
@@ -299,14 +318,14 @@ export class Transfers {
     node: TaskId,
     id: ObjectId,
     { offset, length }: { readonly offset: number; readonly length: number },
-    insists: boolean,
+    manner: Manner,
   ): Promise<BulkConnection | Elsewhere> {
     const request = new Uint8Array(REQUEST_BYTES);
     writeObjectId(id, request, 0);
     const numbers = new DataView(request.buffer);
     numbers.setFloat64(OBJECT_ID_BYTES, offset, true);
     numbers.setFloat64(OBJECT_ID_BYTES + 8, length, true);
-    request[OBJECT_ID_BYTES + 16] = insists ? 1 : 0;
+    request[OBJECT_ID_BYTES + 16] = manner;
     const answer = new Uint8Array(ANSWER_BYTES + NODE_BYTES + SEAL_BYTES);
     for (let tries = 1;; tries++) {
       const stream = await this.#connect(node, tries > 1);

@@ -7,7 +7,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { creationSettings, parseActorOptions } from "../core/actor_options.ts";
 import { systemClock } from "../core/clock.ts";
-import type { TaskId } from "../core/ids.ts";
+import { returnId, type TaskId } from "../core/ids.ts";
 import { type FromNode, PROTOCOL_VERSION, type ToNode } from "../core/messages.ts";
 import { parseTaskOptions } from "../core/options.ts";
 import { VERSION } from "../core/version.ts";
@@ -175,6 +175,7 @@ Deno.test("NodeServer ends the connection of a program that says what only a nod
     const message of [
       { type: "orphan", task: id("task") },
       { type: "bundles", body: new Uint8Array() },
+      { type: "seek", request: 1, object: returnId(id("task"), 0) },
     ] as const
   ) {
     const { channel, ended } = connect(broken.node);
@@ -182,7 +183,7 @@ Deno.test("NodeServer ends the connection of a program that says what only a nod
     channel.send(message);
     await until("the connection ends", ended);
   }
-  assertEquals(broken.logged.filter((line) => line.includes("only a node can")).length, 2);
+  assertEquals(broken.logged.filter((line) => line.includes("only a node can")).length, 3);
 });
 
 Deno.test("NodeServer ends a connection that sends garbage, and serves the others", async () => {

@@ -46,6 +46,7 @@ function node() {
         return Promise.resolve(undefined);
       },
     },
+    copies: { seek: () => Promise.resolve(undefined) },
     flush: () => {},
   } as unknown as NodeParts);
   const record = directory.add(OBJECT, PROGRAM);

@@ -7,9 +7,15 @@
 import { assertEquals } from "@std/assert";
 import { parseActorOptions } from "../core/actor_options.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
-import { DisconnectedError } from "../core/errors.ts";
-import { hex, returnId, type TaskId } from "../core/ids.ts";
-import { type FromPeer, type Message, PROTOCOL_VERSION, type ToNode } from "../core/messages.ts";
+import { DisconnectedError, ObjectLostError } from "../core/errors.ts";
+import { hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
+import {
+  type FromPeer,
+  type Message,
+  type Outcome,
+  PROTOCOL_VERSION,
+  type ToNode,
+} from "../core/messages.ts";
 import { parseTaskOptions } from "../core/options.ts";
 import { VERSION } from "../core/version.ts";
 import type { Abroad } from "../node/parts.ts";
@@ -31,7 +37,8 @@ function silentNode(
   pull: Abroad["pull"] = never,
   enter: Abroad["registry"]["enter"] = never,
   clock: Clock = systemClock,
-): { node: NodeServer; store: ObjectStore; fail: () => void } & Disposable {
+): { node: NodeServer; store: ObjectStore; lost: TaskId[]; fail: () => void } & Disposable {
+  const lost: TaskId[] = [];
   const exits: ((reason: string) => void)[] = [];
   let failing = false;
   const store = ObjectStore.create(raystoreLibrary(), { capacity: 4 * 1024 * 1024 });
@@ -75,7 +82,7 @@ function silentNode(
         read: never,
         jobNode: never,
       },
-      peerLost: () => {},
+      peerLost: (node) => lost.push(node),
       keyValues: { get: never, put: never, delete: never, list: never, watch: never },
       recordGroup: () => Promise.resolve(),
       readGroup: never,
@@ -89,7 +96,7 @@ function silentNode(
     failing = true;
     for (const exited of exits) exited("it has no code");
   };
-  return { node, store, fail, [Symbol.dispose]: () => node.close() };
+  return { node, store, lost, fail, [Symbol.dispose]: () => node.close() };
 }
 
 /** Somebody connected to the node. */
@@ -285,6 +292,155 @@ Deno.test("NodeServer asks again for an object that cannot be brought from a nod
   driver.send({ type: "subscribe", objects: [returnId(task, 0)] });
   await until("it has been brought", () => told() !== undefined);
   assertEquals([told()!.outcome.kind, errors.length], ["stored", 0]);
+});
+
+const VALUE = pack(new Uint8Array(100_000)).toBytes();
+const STORED: Outcome = { kind: "stored", size: VALUE.length, contains: [] };
+
+/** A node of whose program's tasks one was given to a peer, which has ended it and is gone; `others` are there still. */
+async function bereft(outcome: Outcome, pull: Abroad["pull"], others: readonly string[]) {
+  const silent = silentNode((...asked) => {
+    pulls.push([asked[0], asked[3]]);
+    return pull(...asked);
+  });
+  const pulls: [TaskId, string][] = [];
+  const { peer, driver, given } = await givenAway(silent.node);
+  const left = others.map((name) => connect(silent.node, "peer", id(name)));
+  await until("all are connected", () => left.every(({ received }) => received.length > 0));
+  peer.send({ type: "result", handle: given.handle, index: 0, kept: true, outcome });
+  await until("its result is known", () => Object.keys(driver.results()).length === 1);
+  const object = returnId(given.task, 0);
+  return {
+    ...silent,
+    [Symbol.dispose]: silent[Symbol.dispose],
+    peer,
+    driver,
+    left,
+    object,
+    pulls,
+    /** Puts the value into the node's store. */
+    store: () => {
+      (silent.store.create(object, VALUE.length) as Uint8Array).set(VALUE);
+      silent.store.seal(object);
+    },
+    told: () => driver.received.find((message) => message.type === "object"),
+    sought: (by: Connected) => by.received.find((message) => message.type === "seek"),
+  };
+}
+
+Deno.test("NodeServer brings an object whose node is gone from another one that has a copy", async () => {
+  // The first to say that it has one has let go of it by the time that it is fetched.
+  const errors = [new ObjectLostError("it is not there any more"), undefined];
+  using it = await bereft(STORED, () => {
+    const error = errors.shift();
+    if (error === undefined) it.store();
+    return Promise.resolve(error);
+  }, ["none", "fleeting", "has"]);
+  const [none, fleeting, has] = it.left as [Connected, Connected, Connected];
+  it.peer.close();
+  it.driver.send({ type: "subscribe", objects: [it.object] });
+  const asked = (peer: Connected, times: number) => () =>
+    peer.received.filter((message) => message.type === "seek" && message.object === it.object).length ===
+      times;
+  for (const peer of it.left) await until("all are asked", asked(peer, 1));
+  const answer = (peer: Connected, outcome: Outcome | undefined) => {
+    const seek = peer.received.findLast((message) => message.type === "seek")!;
+    peer.send({ type: "copy", request: seek.request, outcome });
+  };
+  answer(none, undefined);
+  answer(fleeting, STORED);
+  await until("it is looked for again", asked(has, 2));
+  assertEquals(asked(fleeting, 1)(), true, "it has said what it has");
+  answer(none, { ...STORED, size: VALUE.length + 1 }); // of another run of the task, whose value differs
+  await until("it is looked for again", asked(has, 3));
+  answer(has, STORED);
+  await until("it has been brought", () => it.told() !== undefined);
+  assertEquals(it.told()!.outcome, STORED);
+  assertEquals(it.pulls, [[id("fleeting"), "copy"], [id("has"), "copy"]]);
+});
+
+Deno.test("NodeServer has an object made again of which nobody who is left has a copy", async () => {
+  using it = await bereft(STORED, never, ["none", "dies", "greets"]);
+  const [none, dies, greets] = it.left as [Connected, Connected, Connected];
+  const tasks = () => it.node.stats().queued + it.node.stats().running;
+  it.peer.close();
+  it.driver.send({ type: "subscribe", objects: [it.object] });
+  for (const peer of it.left) await until("all are asked", () => it.sought(peer) !== undefined);
+  const { request } = it.sought(none)!;
+  none.send({ type: "copy", request, outcome: undefined });
+  none.send({ type: "copy", request, outcome: STORED }); // it has answered
+  greets.send({ type: "copy", request: request + 1, outcome: STORED }); // to nothing that was asked
+  greets.send({ type: "copy", request, outcome: { kind: "error", bytes: new Uint8Array() } });
+  assertEquals([tasks(), it.told()], [1, undefined]);
+  dies.close();
+  await until("the task runs again", () => tasks() === 2);
+  assertEquals(it.pulls, []);
+});
+
+Deno.test("NodeServer learns the value of an object whose node is gone from another one that knows it", async () => {
+  const inner = returnId(id("inner"), 0);
+  const value = pack("known").toBytes();
+  using it = await bereft({ kind: "inline", bytes: pack(1).toBytes(), contains: [inner] }, never, ["a", "b"]);
+  const [a, b] = it.left as [Connected, Connected];
+  it.driver.send({ type: "subscribe", objects: [inner] });
+  await until("its home is asked", () => it.peer.received.some(({ type }) => type === "subscribe"));
+  it.peer.close();
+  for (const peer of it.left) await until("all are asked", () => it.sought(peer)?.object === inner);
+  const { request } = it.sought(a)!;
+  // What that refers to could be gone before this node can say that it holds it.
+  a.send({ type: "copy", request, outcome: { kind: "inline", bytes: value, contains: [it.object] } });
+  await until("others are asked again", () => b.received.filter(({ type }) => type === "seek").length === 2);
+  const again = b.received.findLast((message) => message.type === "seek")!;
+  b.send({ type: "copy", request: again.request, outcome: { kind: "inline", bytes: value, contains: [] } });
+  await until("the program is told", () => it.told() !== undefined);
+  assertEquals(it.told()!.outcome, { kind: "inline", bytes: value, contains: [] });
+});
+
+Deno.test("NodeServer tells another node of an object only when it has all of it", async () => {
+  using silent = silentNode();
+  const peer = connect(silent.node, "peer", id("peer"));
+  const driver = connect(silent.node, "driver", id("job"));
+  const [stored, spoken, failed, absent, due] = ["1", "2", "3", "4", "5"]
+    .map((name) => returnId(id(name), 0)) as [ObjectId, ObjectId, ObjectId, ObjectId, ObjectId];
+  const value: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [] };
+  driver.send({ type: "put", object: stored, outcome: STORED });
+  driver.send({ type: "put", object: spoken, outcome: value });
+  driver.send({ type: "put", object: failed, outcome: { kind: "error", bytes: new Uint8Array() } });
+  driver.send({ type: "expect", objects: [due] });
+  await until("all are known", () => silent.node.stats().objects === 4);
+  let request = 0;
+  const asked = async (object: ObjectId) => {
+    peer.send({ type: "seek", request: ++request, object });
+    const answer = () =>
+      peer.received.find((message) => message.type === "copy" && message.request === request);
+    await until("it answers", () => answer() !== undefined);
+    return (answer() as Extract<FromPeer, { type: "copy" }>).outcome;
+  };
+  assertEquals(await asked(stored), undefined, "its bytes are not there");
+  (silent.store.create(stored, VALUE.length) as Uint8Array).set(VALUE);
+  silent.store.seal(stored);
+  assertEquals(await asked(stored), STORED);
+  assertEquals(await asked(spoken), value);
+  for (const object of [failed, absent, due]) assertEquals(await asked(object), undefined);
+});
+
+Deno.test("NodeServer does not look for a lost object where it is held of this node", async () => {
+  const inner = returnId(id("inner"), 0);
+  using it = await bereft({ kind: "inline", bytes: pack(1).toBytes(), contains: [inner] }, never, ["holder"]);
+  const [holder] = it.left as [Connected];
+  it.peer.close();
+  await until("it is gone", () => it.lost.includes(id("peer")));
+  holder.send({ type: "retain", objects: [inner] });
+  holder.send({ type: "behalf", job: id("other"), driver: false });
+  const args = { ...fields(id("other")).args, contains: [inner] };
+  holder.send({ ...delegate(1, id("other")), args } as ToNode);
+  await until("its task is there", () => it.node.stats().queued + it.node.stats().running === 2);
+  it.driver.send({ type: "subscribe", objects: [inner] });
+  await until(
+    "it is asked",
+    () => holder.received.some(({ type }) => type === "seek" || type === "subscribe"),
+  );
+  assertEquals(it.sought(holder)?.object, inner, "it would only ask back");
 });
 
 Deno.test("NodeServer that is told to make an actor which it held of the teller lets go of that, and holds its own", async () => {

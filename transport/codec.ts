@@ -79,6 +79,8 @@ const KIND = {
   turnedAway: 48,
   keyValue: 49,
   orphan: 50,
+  seek: 51,
+  copy: 52,
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = [
@@ -183,6 +185,12 @@ function fields(to: ByteWriter, m: Message): void {
     case "release":
     case "subscribe":
       return to.objectIds(m.objects);
+    case "seek":
+      to.u32(m.request);
+      return to.objectId(m.object);
+    case "copy":
+      to.u32(m.request);
+      return optionalOutcome(to, m.outcome);
     case "blocked":
     case "unblocked":
       return to.u32(m.handle);
@@ -336,9 +344,13 @@ function dependencies(to: ByteWriter, list: readonly Dependency[]): void {
   for (let i = 0; i < list.length; i++) {
     const dependency = list[i]!;
     to.objectId(dependency.object);
-    if (dependency.outcome === undefined) to.u8(NO_OUTCOME);
-    else outcome(to, dependency.outcome);
+    optionalOutcome(to, dependency.outcome);
   }
+}
+
+function optionalOutcome(to: ByteWriter, value: Outcome | undefined): void {
+  if (value === undefined) to.u8(NO_OUTCOME);
+  else outcome(to, value);
 }
 
 function outcome(to: ByteWriter, value: Outcome): void {
@@ -388,6 +400,7 @@ const PEER_ANSWERS: ReadonlySet<number> = new Set([
   KIND.result,
   KIND.turnedAway,
   KIND.object,
+  KIND.copy,
   KIND.answer,
   KIND.output,
 ]);
@@ -452,6 +465,8 @@ function toNode(from: ByteReader, kind: number): ToNode {
       return { type: "release", objects: from.objectIds() };
     case KIND.subscribe:
       return { type: "subscribe", objects: from.objectIds() };
+    case KIND.seek:
+      return { type: "seek", request: from.u32(), object: from.objectId() };
     case KIND.blocked:
       return { type: "blocked", handle: from.u32() };
     case KIND.unblocked:
@@ -605,6 +620,8 @@ function fromNode(from: ByteReader, kind: number): FromNode {
       return { type: "defineActor", index: from.u32(), settings: readActorSettings(from.blob()) };
     case KIND.object:
       return { type: "object", object: from.objectId(), outcome: readOutcome(from) };
+    case KIND.copy:
+      return { type: "copy", request: from.u32(), outcome: readOptionalOutcome(from) };
     case KIND.consumed:
       return { type: "consumed", task: from.taskId(), count: from.u32() };
     case KIND.welcome:
@@ -641,9 +658,12 @@ function fromNode(from: ByteReader, kind: number): FromNode {
 }
 
 function readDependency(from: ByteReader): Dependency {
-  const object = from.objectId();
+  return { object: from.objectId(), outcome: readOptionalOutcome(from) };
+}
+
+function readOptionalOutcome(from: ByteReader): Outcome | undefined {
   const kind = from.u8();
-  return { object, outcome: kind === NO_OUTCOME ? undefined : readOutcome(from, kind) };
+  return kind === NO_OUTCOME ? undefined : readOutcome(from, kind);
 }
 
 function readOutcome(from: ByteReader, kind = from.u8()): Outcome {

@@ -403,6 +403,53 @@ if (import.meta.main) {
   await nothingKept(cluster.env);
 });
 
+Deno.test("what nobody can make again outlives the node that made it, where another node has read it", async () => {
+  await using cluster = await TestCluster.start(
+    FUNCTIONS + `
+export const Maker = actor(class Maker {
+  make() { return new Float64Array(20_000).fill(1); }
+});
+/** What it makes is read, and kept, on another node, but not on that of the program. */
+export const makes = remote(async function makes() {
+  const made = Maker.options({ resources: { dies: 1 }, durable: false }).remote().make.remote();
+  const refs = { made, whole: await put(new Float64Array(30_000).fill(7)) };
+  const keepers = [];
+  const read = [];
+  for (const ref of Object.values(refs)) {
+    const keeper = Counter.options({ resources: { stays: 1 } }).remote();
+    await get(keeper.keep.remote({ ref }));
+    read.push(await get(keeper.read.remote()));
+    keepers.push(keeper);
+  }
+  return { refs, read, keepers };
+});
+if (import.meta.main) {
+  await using _ = await init();
+  const { read, refs, keepers } = await get(makes.options({ resources: { dies: 1 }, retries: 0 }).remote());
+  print("read there", read);
+  print("ready", true);
+  while ((await nodes()).length === 3) await get(busy.remote(0, 5));
+  print("an actor's", (await get(refs.made)).reduce((a, b) => a + b));
+  print("put", await get(sum.remote(refs.whole)));
+  print("and who keeps them goes on", await get(keepers.map((keeper) => keeper.read.remote())));
+}`,
+    ["--cpus", "2"],
+    ["--cpus", "1", "--resources", "dies=2"],
+  );
+  await cluster.worker(["--cpus", "1", "--resources", "stays=2"]);
+  await using run = new Running(["run", "main.ts"], { cwd: cluster.directory.path, env: cluster.env });
+  await run.printed("ready");
+  await cluster.nodes[1]!.kill("SIGKILL");
+  assertEquals((await run.ended()).code, 0, run.stderr);
+  assertEquals(parse(run.stdout), {
+    "read there": [20_000, 30_000],
+    "ready": true,
+    "an actor's": 20_000,
+    "put": 210_000,
+    "and who keeps them goes on": [20_000, 30_000],
+  });
+});
+
 /** Waits until no node keeps an object any more. */
 async function nothingKept(env: Readonly<Record<string, string>>): Promise<void> {
   const deadline = performance.now() + 60_000;
