@@ -86,6 +86,9 @@ pub const SPILL_IO_BYTES_MAX: usize = 64 << 20;
 pub const BULK_BLOCK_BYTES: usize = 1 << 20;
 /// Whoever waits for such bytes is woken when so much is there.
 pub const BULK_WAKE_BYTES: usize = 1 << 20;
+/// So much memory that such bytes are received into is faulted in at once, if it was never touched: less than a socket
+/// takes meanwhile.
+pub const BULK_FAULT_BYTES: usize = 4 << 20;
 
 const _: () = {
     assert!(GRANULE_BYTES.is_power_of_two());
