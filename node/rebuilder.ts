@@ -35,13 +35,19 @@ export class Rebuilder {
     this.lineage = new Lineage(LINEAGE_TASKS_MAX, (task) => this.log?.drop(task));
   }
 
-  /** A task that left something in a store is remembered: it may have to be run again. */
+  /**
+   * A task that left something in a store is remembered: it may have to be run again. What it put counts as well, if its
+   * results refer to that, for it may be needed longer than they are.
+   */
   remember(task: TaskRecord, outcomes: readonly Outcome[]): void {
     if (task.foreign || task.args.kind === "stored" || task.entry.settings.stream) return;
     const outputs: ObjectId[] = [];
     outcomes.forEach((outcome, i) => {
-      const id = returnId(task.id, i);
-      if (refersTo(outcome) && this.#node.directory.get(id) !== undefined) outputs.push(id);
+      if (!refersTo(outcome)) return;
+      const puts = outcome.kind === "error" ? [] : outcome.contains.filter((id) => taskOf(id) === task.id);
+      for (const id of [returnId(task.id, i), ...puts]) {
+        if (this.#node.directory.get(id) !== undefined) outputs.push(id);
+      }
     });
     if (outputs.length === 0) return;
     this.lineage.remember(task, outputs);

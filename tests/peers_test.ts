@@ -8,7 +8,7 @@ import { assertEquals } from "@std/assert";
 import { parseActorOptions } from "../core/actor_options.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DisconnectedError, ObjectLostError } from "../core/errors.ts";
-import { hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
+import { hex, type ObjectId, putId, returnId, type TaskId } from "../core/ids.ts";
 import {
   type FromPeer,
   type Message,
@@ -375,6 +375,25 @@ Deno.test("NodeServer has an object made again of which nobody who is left has a
   dies.close();
   await until("the task runs again", () => tasks() === 2);
   assertEquals(it.pulls, []);
+});
+
+Deno.test("NodeServer has what a task has put made again, though the value that it came in is let go of", async () => {
+  using silent = silentNode();
+  const { peer, driver, given } = await givenAway(silent.node);
+  const inner = putId(given.task, 0), outer = returnId(given.task, 0);
+  const tasks = () => silent.node.stats().queued + silent.node.stats().running;
+  const outcome: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
+  peer.send({ type: "result", handle: given.handle, index: 0, kept: true, outcome });
+  await until("its result is known", () => Object.keys(driver.results()).length === 1);
+  driver.send({ type: "retain", objects: [inner] });
+  driver.send({ type: "release", objects: [outer] });
+  driver.send({ type: "ask", request: 1, topic: "stats" });
+  await until("that is done", () => driver.received.some(({ type }) => type === "answer"));
+  peer.close();
+  await until("it is gone", () => silent.lost.includes(id("peer")));
+  driver.send({ type: "subscribe", objects: [inner] });
+  await until("the task runs again", () => tasks() === 2);
+  assertEquals(driver.received.filter(({ type }) => type === "object"), []);
 });
 
 Deno.test("NodeServer learns the value of an object whose node is gone from another one that knows it", async () => {
