@@ -17,7 +17,7 @@
 
 import { type RaydError, WorkerCrashedError } from "../core/errors.ts";
 import type { ActorSettings } from "../core/actor_options.ts";
-import { argumentsId, hex, type ObjectId, returnId, type TaskId } from "../core/ids.ts";
+import { argumentsId, hex, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
 import type { FromNode, Message, Outcome, ToNode } from "../core/messages.ts";
 import { bundleOf } from "../core/bundles.ts";
 import { groupGone } from "../core/groups.ts";
@@ -490,9 +490,9 @@ export class Cluster {
    * A peer has referred to an object: if it is not known, its home is there. It is held until {@link introduced}, by when
    * what the peer has asked for holds it.
    *
-   * @param outcome What the peer said of it.
+   * @param outcome What the peer said of it. @param made Whether the task made it that the peer tells the result of.
    */
-  introduce(client: Client, id: ObjectId, outcome: Outcome | undefined): void {
+  introduce(client: Client, id: ObjectId, outcome: Outcome | undefined, made = false): void {
     const remote = this.#remotes.get(client.id);
     if (remote === undefined) return;
     let record = this.#node.directory.get(id);
@@ -504,9 +504,10 @@ export class Cluster {
       // The peer's way to an actor may lead over this node.
     } else if (
       record.foreign && record.home === undefined && !record.pending && !this.#node.isHere(record) &&
-      !record.others?.has(client.id)
+      (made || !record.others?.has(client.id))
     ) {
-      // It was lost, and has been made again: the peer would hold it of this node, if it had heard of it here only.
+      // It was lost, and has been made again. A peer that holds it of this node may have heard of it here only, unless
+      // the task made it that the peer tells the result of.
       record.home = client.id;
       this.#retain(remote, record);
       if (record.asked) this.#ask(remote, record);
@@ -518,10 +519,13 @@ export class Cluster {
     this.#sealForeign(record, outcome);
   }
 
-  /** As {@link introduce}, of all objects that an outcome refers to. */
-  introduceAll(client: Client, outcome: Outcome): void {
+  /** As {@link introduce}, of all objects that an outcome refers to. @param maker The task that it is of. */
+  introduceAll(client: Client, outcome: Outcome, maker?: TaskId): void {
     if (outcome.kind === "error") return;
-    for (let i = 0; i < outcome.contains.length; i++) this.introduce(client, outcome.contains[i]!, undefined);
+    for (let i = 0; i < outcome.contains.length; i++) {
+      const id = outcome.contains[i]!;
+      this.introduce(client, id, undefined, maker !== undefined && taskOf(id) === maker);
+    }
   }
 
   /** What a peer has said was acted on: objects that it referred to are held by that, or not needed. */
@@ -650,7 +654,7 @@ export class Cluster {
     const last = index < returns && this.#collect(task, index, outcome, returns);
     if (last) remote.pending.delete(handle);
     if (task.finished) return;
-    this.introduceAll(remote.client, outcome);
+    this.introduceAll(remote.client, outcome, task.id);
     if (stream && index > 0) {
       if (index <= task.produced) {
         return kept && refers ? this.#let(remote, returnId(task.id, index)) : undefined;

@@ -50,6 +50,8 @@ export class Objects {
     // One that was expected has its owner's hold already.
     const known = this.#node.directory.get(id);
     const record = known?.owner === client.id ? known : this.#node.directory.declare(id, client.id);
+    // What another node had, and is put here again, is this node's own from now on.
+    if (record.foreign && outcome.kind === "stored") this.#node.cluster?.settledHere(record);
     if (this.#node.directory.seal(record, outcome)) this.#node.results.announce(record);
   }
 
@@ -143,6 +145,8 @@ export class Objects {
           const waiting = this.remade.get(id);
           if (waiting === undefined) this.remade.set(id, [resolve]);
           else waiting.push(resolve);
+          // What a task puts again elsewhere is told to those who ask for it.
+          this.#node.cluster?.want(record);
           this.#node.flush();
         });
       }

@@ -38,7 +38,7 @@ function node() {
         },
       },
     },
-    cluster: { nodeOf: (client: number) => client === PEER ? TASK : undefined },
+    cluster: { nodeOf: (client: number) => client === PEER ? TASK : undefined, want: () => {} },
     rebuilder: {
       rebuildAnyhow: () => {
         runs++;

@@ -396,6 +396,72 @@ Deno.test("NodeServer has what a task has put made again, though the value that 
   assertEquals(driver.received.filter(({ type }) => type === "object"), []);
 });
 
+Deno.test("NodeServer asks for what a task has put again, where the task has run again", async () => {
+  const there = new Set([id("second")]);
+  using silent = silentNode((node, object, size) => {
+    if (!there.has(node)) return Promise.resolve(new DisconnectedError("the connection was closed"));
+    (silent.store.create(object, size) as Uint8Array).set(VALUE);
+    silent.store.seal(object);
+    return Promise.resolve(undefined);
+  });
+  const join = async (name: string) => {
+    const peer = connect(silent.node, "peer", id(name));
+    silent.node.describe({ id: id(name), resources: { cpu: 10_000, far: 10_000 }, labels: {} });
+    await until("it is connected", () => peer.received.some(({ type }) => type === "welcome"));
+    return peer;
+  };
+  const given = (to: Connected) => () => to.received.find((message) => message.type === "delegate");
+  const peer = await join("peer");
+  const driver = connect(silent.node, "driver", id("job"));
+  const settings = parseTaskOptions({ resources: { far: 1 }, retries: 0 }, "f", false);
+  driver.send({ type: "defineSettings", index: 1, settings });
+  driver.send({ type: "submit", handle: 1, ...fields(id("task")), settings: 1, dependencies: [] });
+  await until("it is given away", () => given(peer)() !== undefined);
+  const inner = putId(id("task"), 0);
+  const outcome: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
+  const asked = (by: Connected) => () => by.received.some(({ type }) => type === "subscribe");
+  peer.send({ type: "result", handle: given(peer)()!.handle, index: 0, kept: true, outcome });
+  await until("its result is known", () => Object.keys(driver.results()).length === 1);
+  driver.send({ type: "subscribe", objects: [inner] });
+  await until("its home is asked", asked(peer));
+  peer.send({ type: "object", object: inner, outcome: STORED });
+  const told = () => driver.received.filter((message) => message.type === "object");
+  await until("the program knows of it", () => told().length === 1);
+  driver.send({ type: "subscribe", objects: [inner] });
+  const second = await join("second");
+  peer.close();
+  const seek = () => second.received.find((message) => message.type === "seek");
+  await until("a copy is looked for", () => seek() !== undefined);
+  second.send({ type: "copy", request: seek()!.request, outcome: undefined });
+  await until("the task runs again", () => given(second)() !== undefined);
+  second.send({ type: "retain", objects: [inner] }); // it has heard of it from this node as well
+  second.send({ type: "result", handle: given(second)()!.handle, index: 0, kept: true, outcome });
+  await until("its new home is asked", asked(second));
+  second.send({ type: "object", object: inner, outcome: STORED });
+  await until("the program can read it", () => told().length === 2);
+  assertEquals(told()[1]!.outcome, STORED);
+});
+
+Deno.test("NodeServer lets go of what another node had when that is put here", async () => {
+  using silent = silentNode();
+  const peer = connect(silent.node, "peer", id("peer"));
+  const driver = connect(silent.node, "driver", id("job"));
+  const inner = putId(id("task"), 0);
+  peer.send({ type: "behalf", job: id("other"), driver: false });
+  const args = { ...fields(id("one")).args, contains: [inner] };
+  peer.send({ ...delegate(1, id("one")), args } as ToNode);
+  const told = () =>
+    peer.received.flatMap((message) =>
+      (message.type === "retain" || message.type === "release") && message.objects.includes(inner)
+        ? [message.type]
+        : []
+    );
+  await until("it is held there", () => told().length === 1);
+  driver.send({ type: "put", object: inner, outcome: STORED });
+  await until("that is told", () => told().length === 2);
+  assertEquals(told(), ["retain", "release"]);
+});
+
 Deno.test("NodeServer learns the value of an object whose node is gone from another one that knows it", async () => {
   const inner = returnId(id("inner"), 0);
   const value = pack("known").toBytes();

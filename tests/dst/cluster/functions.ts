@@ -104,6 +104,33 @@ export const measure = task("measure", async function (names: string[], ...texts
   return texts.reduce((sum, text) => sum + text.length, 0);
 });
 
+/** What came in a box. */
+export interface Box {
+  readonly text: Ref<unknown>;
+}
+
+/** Puts a large object, and returns its Ref in a box. */
+export const boxText = task("boxText", async function (name: string, size: number, ms: number): Promise<Box> {
+  const { client, clock } = here();
+  await sleep({ clock }, ms);
+  const text = await client.put(textOf(name, size)) as Ref<unknown>;
+  clock.after(BOX_MS, () => letGo(client, text)); // it has been sent by then
+  return { text };
+});
+const BOX_MS = 10;
+
+/** Reads what is in a box: how long it is, if it is as it must be. */
+export const openBox = task("openBox", async function ({ text: ref }: Box, name: string) {
+  const { client } = here();
+  try {
+    const text = await read<string>(client, ref);
+    if (text !== textOf(name, text.length)) throw new Error(`text ${name} is wrong`);
+    return text.length;
+  } finally {
+    letGo(client, ref);
+  }
+});
+
 /** Calls an actor some times, and returns what came of it. */
 export const record = task(
   "record",

@@ -15,6 +15,8 @@ import type { Ref } from "../../../runtime/ref.ts";
 import {
   add,
   AGAIN,
+  type Box,
+  boxText,
   call,
   fail,
   found,
@@ -24,9 +26,11 @@ import {
   letGo,
   make,
   measure,
+  openBox,
   read,
   record,
   recordAll,
+  textOf,
   tree,
 } from "./functions.ts";
 import { Book } from "./book.ts";
@@ -88,6 +92,33 @@ export const texts: Script = async (program) => {
     await program.sleep(program.below(1500));
   }
   for (const { ref } of made) letGo(client, ref);
+};
+
+/** Large objects that tasks put, and that are needed longer than what they came in. */
+export const boxes: Script = async (program) => {
+  const { client } = program;
+  const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
+  const made: { readonly name: string; readonly size: number; readonly box: Box }[] = [];
+  for (let i = 0, count = 1 + program.below(4); i < count; i++) {
+    const name = `${program.name}-box${i} `, size = 20_000 + program.below(60_000);
+    const ref = client.submit(boxText(maybeSpread()), [name, size, program.below(20)]) as Ref<unknown>;
+    made.push({ name, size, box: await read<Box>(client, ref) });
+    letGo(client, ref);
+  }
+  for (let round = 0; round < 3; round++) {
+    for (const { name, size, box } of made) {
+      if (program.below(2) === 0) continue;
+      if (program.below(2) === 0) {
+        assertEquals(await read<string>(client, box.text), textOf(name, size), "a text is wrong");
+        continue;
+      }
+      const ref = client.submit(openBox(maybeSpread()), [box, name]) as Ref<unknown>;
+      assertEquals(await read<number>(client, ref), size, "a text has another length");
+      letGo(client, ref);
+    }
+    await program.sleep(program.below(1500));
+  }
+  for (const { box } of made) letGo(client, box.text);
 };
 
 /** Tasks that hold something that there is little of. */
@@ -160,6 +191,7 @@ export const SCRIPTS: readonly Script[] = [
   sums,
   forest,
   texts,
+  boxes,
   slots,
   failures,
   ownLedger,
