@@ -5,7 +5,7 @@
  * @module
  */
 
-import { DisconnectedError, ObjectLostError, type RaydError } from "../core/errors.ts";
+import { DisconnectedError, ObjectLostError, RaydError } from "../core/errors.ts";
 import { hex, isArguments, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
 import { HEIR_MS } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
@@ -131,6 +131,7 @@ export class Objects {
     for (;;) {
       if (this.#node.closed) return lostError(id);
       const copied = !this.#node.tasks.has(taskOf(id)) && await this.#copy(record);
+      if (copied instanceof RaydError) return copied;
       if (!copied && !this.#node.tasks.has(taskOf(id))) {
         const why = await this.#node.rebuilder.rebuildAnyhow(record);
         if (why !== undefined) {
@@ -158,8 +159,12 @@ export class Objects {
     return record.outcome?.kind === "stored" ? await this.bring(record) : undefined;
   }
 
-  /** Brings a copy of an object whose home is gone. @returns Whether the object is here, or can be had again. */
-  async #copy(record: ObjectRecord): Promise<boolean> {
+  /**
+   * Brings a copy of an object whose home is gone.
+   *
+   * @returns Whether the object is here, or can be had again; or why there is no place for it.
+   */
+  async #copy(record: ObjectRecord): Promise<boolean | RaydError> {
     const { id } = record;
     const wanted = () => !this.#node.closed && this.#node.directory.get(id) === record;
     for (const asked = new Set<TaskId>();;) {
@@ -173,6 +178,7 @@ export class Objects {
       if (this.#node.directory.get(id) === undefined) this.#node.store.delete(id);
       if (!wanted()) return false;
       if (error === undefined || this.#isAnywhere(record)) return true;
+      if (!(error instanceof DisconnectedError || error instanceof ObjectLostError)) return error;
     }
   }
 

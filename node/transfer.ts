@@ -3,10 +3,11 @@
  *
  * A connection begins with {@link MAGIC}, the token, and the receiver's id. Then the receiver sends requests (the object's
  * id, the range as two little-endian doubles, and how it is asked for: whether the sender may name another one, and
- * whether it is to look elsewhere for what it does not have), and the sender answers each in order with a status of one byte and, if all is well, the pieces of 16 MB that the range touches, each with its hash
- * (`node/bulk_connection.ts`). Greeting, requests and answers end with a CRC-32: what was garbled on its way must not read as
- * another request, or as "absent". The receiver reads into the place in its own segment where the object is going to be; an
- * object that arrives damaged, or not at all, is never sealed.
+ * whether it is to look elsewhere for what it does not have), and the sender answers each in order with a status of one byte
+ * and, if all is well, the pieces of 16 MB that the range touches, each with its hash (`node/bulk_connection.ts`). Greeting,
+ * requests and answers end with a CRC-32: what was garbled on its way must not read as another request, or as "absent". The
+ * receiver reads into the place in its own segment where the object is going to be; an object that arrives damaged, or not at
+ * all, is never sealed.
  *
  * An object comes over one connection, piece after piece and without a question between: two connections at once take more of
  * the processor, and questions leave it waiting.

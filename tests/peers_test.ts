@@ -4,10 +4,10 @@
  * @module
  */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { parseActorOptions } from "../core/actor_options.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
-import { DisconnectedError, ObjectLostError } from "../core/errors.ts";
+import { DisconnectedError, ObjectLostError, StoreFullError } from "../core/errors.ts";
 import { hex, type ObjectId, putId, returnId, type TaskId } from "../core/ids.ts";
 import {
   type FromPeer,
@@ -357,6 +357,20 @@ Deno.test("NodeServer brings an object whose node is gone from another one that 
   await until("it has been brought", () => it.told() !== undefined);
   assertEquals(it.told()!.outcome, STORED);
   assertEquals(it.pulls, [[id("fleeting"), "copy"], [id("has"), "copy"]]);
+});
+
+Deno.test("NodeServer says so when it has no room for a copy", async () => {
+  const full = new StoreFullError("there is no room");
+  using it = await bereft(STORED, () => Promise.resolve(full), ["has"]);
+  const [has] = it.left as [Connected];
+  it.peer.close();
+  it.driver.send({ type: "subscribe", objects: [it.object] });
+  await until("it is asked", () => it.sought(has) !== undefined);
+  has.send({ type: "copy", request: it.sought(has)!.request, outcome: STORED });
+  await until("the program is told", () => it.told() !== undefined);
+  const { kind, bytes } = it.told()!.outcome as Extract<Outcome, { kind: "error" }>;
+  assertEquals(kind, "error");
+  assertStringIncludes((unpack(bytes) as { message: string }).message, full.message);
 });
 
 Deno.test("NodeServer has an object made again of which nobody who is left has a copy", async () => {
