@@ -185,6 +185,7 @@ export class Cluster {
     for (const record of this.#node.directory.values()) {
       if (record.home !== client.id) continue;
       record.home = undefined;
+      record.lostBy = remote.node;
       record.held = false;
       left.push(record);
     }

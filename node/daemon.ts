@@ -203,6 +203,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     log,
     abroad: {
       pull: (node, id, size, what) => transfers.pull(node, id, size, what),
+      isThere: (node) => others.has(hex(node)),
       hasCode: (hash) => code.has(hash),
       fetchCode: (hash) => code.fetch(hash),
       publishCode: (hash, bytes, job) => {

@@ -15,7 +15,7 @@
  */
 
 import { assert } from "../core/assert.ts";
-import type { ObjectId } from "../core/ids.ts";
+import type { ObjectId, TaskId } from "../core/ids.ts";
 import type { Outcome } from "../core/messages.ts";
 
 /** What is known of an object. */
@@ -43,6 +43,8 @@ export interface ObjectRecord {
    * `undefined` of an object that was made here.
    */
   home: number | undefined;
+  /** The node that was its home, and to which the connection is lost: it may be gone, or only out of reach. */
+  lostBy: TaskId | undefined;
   /** The peer counts this node among the holders: it is to be told when the object is let go of here. */
   held: boolean;
   /** The peer was asked for the outcome. */
@@ -114,6 +116,7 @@ export class ObjectDirectory {
       subscribers: undefined,
       spilled: undefined,
       home: undefined,
+      lostBy: undefined,
       held: false,
       asked: false,
     };

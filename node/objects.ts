@@ -133,6 +133,7 @@ export class Objects {
       const copied = !this.#node.tasks.has(taskOf(id)) && await this.#copy(record);
       if (copied instanceof RaydError) return copied;
       if (!copied && !this.#node.tasks.has(taskOf(id))) {
+        if (await this.mayComeBack(record)) continue;
         const why = await this.#node.rebuilder.rebuildAnyhow(record);
         if (why !== undefined) {
           return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
@@ -146,6 +147,7 @@ export class Objects {
           const waiting = this.remade.get(id);
           if (waiting === undefined) this.remade.set(id, [resolve]);
           else waiting.push(resolve);
+          this.#node.rebuilder.expect(record);
           // What a task puts again elsewhere is told to those who ask for it.
           this.#node.cluster?.want(record);
           this.#node.flush();
@@ -180,6 +182,27 @@ export class Objects {
       if (error === undefined || this.#isAnywhere(record)) return true;
       if (!(error instanceof DisconnectedError || error instanceof ObjectLostError)) return error;
     }
+  }
+
+  /**
+   * What cannot be made again here is not lost as long as the node that had it may only be out of reach: the control store
+   * says when it is gone.
+   *
+   * @returns Whether it is to be looked for once more; after a while, in which it may have come back.
+   */
+  async mayComeBack(record: ObjectRecord): Promise<boolean> {
+    const { directory, rebuilder, cluster, options } = this.#node;
+    const { lostBy } = record;
+    if (lostBy === undefined || rebuilder.makes(record.id) || directory.get(record.id) !== record) {
+      return false;
+    }
+    if (cluster!.has(lostBy)) {
+      record.lostBy = undefined; // now it can be asked itself
+      return true;
+    }
+    if (!options.abroad!.isThere(lostBy)) return false;
+    await new Promise<void>((resolve) => this.#node.clock.after(PULL_AGAIN_MS, resolve));
+    return true;
   }
 
   /**

@@ -69,6 +69,8 @@ export interface Abroad {
    * that the node has itself, or has no more: it is not to look for it.
    */
   pull(node: TaskId, id: ObjectId, size: number, what: "object" | "copy"): Promise<RaydError | undefined>;
+  /** Whether a node is there, as far as the control store knows. */
+  isThere(node: TaskId): boolean;
   /** Whether code was published that is here, and else brings it. */
   hasCode(hash: string): boolean;
   fetchCode(hash: string): Promise<void>;

@@ -55,6 +55,12 @@ export class Rebuilder {
     if (!this.#node.programs.has(task.job)) this.log?.add(task);
   }
 
+  /** Whether an object can be made again here, or is being made. */
+  makes(id: ObjectId): boolean {
+    const task = taskOf(id);
+    return this.#node.tasks.has(task) || this.#entry(task) !== undefined;
+  }
+
   /** How an object was made, as far as that is known here. */
   #entry(task: TaskId): LineageEntry | undefined {
     return this.lineage.get(task) ?? this.#inherited.get(task);
@@ -121,12 +127,40 @@ export class Rebuilder {
     return undefined;
   }
 
+  /** Somebody waits for an object that is made again, or is to be. */
+  expect({ id }: ObjectRecord): void {
+    this.#entry(taskOf(id))?.outputs.add(id);
+  }
+
+  /** A task has run again, and ended. What it has not put again, though somebody waits for it, is lost. */
+  ended(task: TaskRecord, outcomes: readonly Outcome[]): void {
+    const { directory, objects, results } = this.#node;
+    const returned = new Set(outcomes.map((_, i) => returnId(task.id, i)));
+    for (const id of [...this.#entry(task.id)?.outputs ?? []]) {
+      const record = returned.has(id) ? undefined : directory.get(id);
+      if (record === undefined || record.outcome !== undefined || record.home !== undefined) continue;
+      if (record.pending || !(record.asked || objects.remade.has(id))) continue;
+      const { name } = task.entry.settings;
+      const how = outcomes.some(({ kind }) => kind === "error") ? "it failed" : "it did not put it again";
+      const error = new ObjectLostError(
+        `Object ${
+          hex(id, true)
+        } is lost with the node that had it: task ${name}, which made it, was run again, and ${how}`,
+      );
+      if (directory.seal(record, { kind: "error", bytes: packError(error) })) results.announce(record);
+    }
+  }
+
   /** Has an object made again that is not known yet, and whose node is gone. */
   async remakeForeign(record: ObjectRecord): Promise<void> {
-    const known = this.#node.tasks.has(taskOf(record.id)) || await this.#node.objects.learn(record);
-    const why = known || this.#node.tasks.has(taskOf(record.id))
-      ? undefined
-      : await this.rebuildAnyhow(record);
+    const { objects, tasks } = this.#node;
+    do {
+      this.expect(record);
+      const known = tasks.has(taskOf(record.id)) || await objects.learn(record);
+      if (known || record.home !== undefined || this.#node.closed) return this.#node.flush();
+    } while (await objects.mayComeBack(record));
+    const why = tasks.has(taskOf(record.id)) ? undefined : await this.rebuildAnyhow(record);
+    this.expect(record); // what others have left is known now
     if (why === undefined || record.outcome !== undefined) return this.#node.flush();
     const error = new ObjectLostError(
       `Object ${hex(record.id, true)} is lost with the node that had it, and ${why}`,

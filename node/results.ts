@@ -46,6 +46,7 @@ export class Results {
     const kept = this.#node.cluster !== undefined && !this.#node.faults.has("forget-lineage");
     if (kept && !(task instanceof CallRecord)) {
       this.#node.rebuilder.remember(task, outcomes);
+      if (task.rebuild) this.#node.rebuilder.ended(task, outcomes);
     }
     if (!task.argumentsKept) this.#node.submissions.unuse(task);
   }

@@ -40,6 +40,7 @@ function node() {
     },
     cluster: { nodeOf: (client: number) => client === PEER ? TASK : undefined, want: () => {} },
     rebuilder: {
+      expect: () => {},
       rebuildAnyhow: () => {
         runs++;
         tasks.set(TASK, {});

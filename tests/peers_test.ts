@@ -37,8 +37,10 @@ function silentNode(
   pull: Abroad["pull"] = never,
   enter: Abroad["registry"]["enter"] = never,
   clock: Clock = systemClock,
-): { node: NodeServer; store: ObjectStore; lost: TaskId[]; fail: () => void } & Disposable {
-  const lost: TaskId[] = [];
+):
+  & { node: NodeServer; store: ObjectStore; lost: TaskId[]; there: Set<TaskId>; fail: () => void }
+  & Disposable {
+  const lost: TaskId[] = [], there = new Set<TaskId>();
   const exits: ((reason: string) => void)[] = [];
   let failing = false;
   const store = ObjectStore.create(raystoreLibrary(), { capacity: 4 * 1024 * 1024 });
@@ -61,6 +63,7 @@ function silentNode(
     log: () => {},
     abroad: {
       pull,
+      isThere: (node) => there.has(node),
       hasCode: () => true,
       fetchCode: never,
       publishCode: () => {},
@@ -96,7 +99,7 @@ function silentNode(
     failing = true;
     for (const exited of exits) exited("it has no code");
   };
-  return { node, store, lost, fail, [Symbol.dispose]: () => node.close() };
+  return { node, store, lost, there, fail, [Symbol.dispose]: () => node.close() };
 }
 
 /** Somebody connected to the node. */
@@ -359,6 +362,40 @@ Deno.test("NodeServer brings an object whose node is gone from another one that 
   assertEquals(it.pulls, [[id("fleeting"), "copy"], [id("has"), "copy"]]);
 });
 
+Deno.test("NodeServer waits for an object that nobody can make again until its node is gone, or there again", async () => {
+  const inner = returnId(id("inner"), 0);
+  for (const comesBack of ["with it", "without it", "never"] as const) {
+    const value: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
+    using it = await bereft(value, never, ["other"]);
+    const [other] = it.left as [Connected];
+    const seeks = (by: Connected) => by.received.filter((message) => message.type === "seek");
+    const answer = (by: Connected, outcome: Outcome | undefined) =>
+      by.send({ type: "copy", request: seeks(by).at(-1)!.request, outcome });
+    it.there.add(id("peer"));
+    it.peer.close();
+    it.driver.send({ type: "subscribe", objects: [inner] });
+    for (let times = 1; times <= 2; times++) {
+      await until("another one is asked, again", () => seeks(other).length === times);
+      answer(other, undefined);
+    }
+    assertEquals(it.told(), undefined);
+    if (comesBack !== "never") {
+      const peer = connect(it.node, "peer", id("peer"));
+      await until("it is there again, and asked", () => {
+        if (seeks(other).length > 2) answer(other, undefined);
+        return seeks(peer).length > 0;
+      });
+      const again: Outcome = { kind: "inline", bytes: pack(2).toBytes(), contains: [] };
+      answer(peer, comesBack === "with it" ? again : undefined);
+    } else it.there.clear();
+    await until("the program is told", () => {
+      if (seeks(other).length > 2) answer(other, undefined);
+      return it.told() !== undefined;
+    });
+    assertEquals(it.told()!.outcome.kind, comesBack === "with it" ? "inline" : "error");
+  }
+});
+
 Deno.test("NodeServer says so when it has no room for a copy", async () => {
   const full = new StoreFullError("there is no room");
   using it = await bereft(STORED, () => Promise.resolve(full), ["has"]);
@@ -410,51 +447,68 @@ Deno.test("NodeServer has what a task has put made again, though the value that 
   assertEquals(driver.received.filter(({ type }) => type === "object"), []);
 });
 
-Deno.test("NodeServer asks for what a task has put again, where the task has run again", async () => {
-  const there = new Set([id("second")]);
-  using silent = silentNode((node, object, size) => {
-    if (!there.has(node)) return Promise.resolve(new DisconnectedError("the connection was closed"));
-    (silent.store.create(object, size) as Uint8Array).set(VALUE);
-    silent.store.seal(object);
-    return Promise.resolve(undefined);
+for (
+  const [how, says] of [
+    ["puts it", undefined],
+    ["fails", "it failed"],
+    ["puts nothing", "it did not put it again"],
+  ] as const
+) {
+  Deno.test(`NodeServer asks for what a task has put where the task has run again: it ${how}`, async () => {
+    const there = new Set([id("second")]);
+    using silent = silentNode((node, object, size) => {
+      if (!there.has(node)) return Promise.resolve(new DisconnectedError("the connection was closed"));
+      (silent.store.create(object, size) as Uint8Array).set(VALUE);
+      silent.store.seal(object);
+      return Promise.resolve(undefined);
+    });
+    const join = async (name: string) => {
+      const peer = connect(silent.node, "peer", id(name));
+      silent.node.describe({ id: id(name), resources: { cpu: 10_000, far: 10_000 }, labels: {} });
+      await until("it is connected", () => peer.received.some(({ type }) => type === "welcome"));
+      return peer;
+    };
+    const given = (to: Connected) => () => to.received.find((message) => message.type === "delegate");
+    const peer = await join("peer");
+    const driver = connect(silent.node, "driver", id("job"));
+    const settings = parseTaskOptions({ resources: { far: 1 }, retries: 0 }, "f", false);
+    driver.send({ type: "defineSettings", index: 1, settings });
+    driver.send({ type: "submit", handle: 1, ...fields(id("task")), settings: 1, dependencies: [] });
+    await until("it is given away", () => given(peer)() !== undefined);
+    const inner = putId(id("task"), 0);
+    const outcome: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
+    const asked = (by: Connected) => () => by.received.some(({ type }) => type === "subscribe");
+    peer.send({ type: "result", handle: given(peer)()!.handle, index: 0, kept: true, outcome });
+    await until("its result is known", () => Object.keys(driver.results()).length === 1);
+    driver.send({ type: "subscribe", objects: [inner] });
+    await until("its home is asked", asked(peer));
+    peer.send({ type: "object", object: inner, outcome: STORED });
+    const told = () => driver.received.filter((message) => message.type === "object");
+    await until("the program knows of it", () => told().length === 1);
+    driver.send({ type: "subscribe", objects: [inner] });
+    const second = await join("second");
+    peer.close();
+    const seek = () => second.received.find((message) => message.type === "seek");
+    await until("a copy is looked for", () => seek() !== undefined);
+    second.send({ type: "copy", request: seek()!.request, outcome: undefined });
+    await until("the task runs again", () => given(second)() !== undefined);
+    second.send({ type: "retain", objects: [inner] }); // it has heard of it from this node as well
+    if (says !== undefined) {
+      const now: Outcome = how === "fails"
+        ? { kind: "error", bytes: new Uint8Array() }
+        : { kind: "inline", bytes: pack(1).toBytes(), contains: [] };
+      second.send({ type: "result", handle: given(second)()!.handle, index: 0, kept: false, outcome: now });
+      await until("the program is told", () => told().length === 2);
+      const { bytes } = told()[1]!.outcome as Extract<Outcome, { kind: "error" }>;
+      return assertStringIncludes((unpack(bytes) as { message: string }).message, says);
+    }
+    second.send({ type: "result", handle: given(second)()!.handle, index: 0, kept: true, outcome });
+    await until("its new home is asked", asked(second));
+    second.send({ type: "object", object: inner, outcome: STORED });
+    await until("the program can read it", () => told().length === 2);
+    assertEquals(told()[1]!.outcome, STORED);
   });
-  const join = async (name: string) => {
-    const peer = connect(silent.node, "peer", id(name));
-    silent.node.describe({ id: id(name), resources: { cpu: 10_000, far: 10_000 }, labels: {} });
-    await until("it is connected", () => peer.received.some(({ type }) => type === "welcome"));
-    return peer;
-  };
-  const given = (to: Connected) => () => to.received.find((message) => message.type === "delegate");
-  const peer = await join("peer");
-  const driver = connect(silent.node, "driver", id("job"));
-  const settings = parseTaskOptions({ resources: { far: 1 }, retries: 0 }, "f", false);
-  driver.send({ type: "defineSettings", index: 1, settings });
-  driver.send({ type: "submit", handle: 1, ...fields(id("task")), settings: 1, dependencies: [] });
-  await until("it is given away", () => given(peer)() !== undefined);
-  const inner = putId(id("task"), 0);
-  const outcome: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
-  const asked = (by: Connected) => () => by.received.some(({ type }) => type === "subscribe");
-  peer.send({ type: "result", handle: given(peer)()!.handle, index: 0, kept: true, outcome });
-  await until("its result is known", () => Object.keys(driver.results()).length === 1);
-  driver.send({ type: "subscribe", objects: [inner] });
-  await until("its home is asked", asked(peer));
-  peer.send({ type: "object", object: inner, outcome: STORED });
-  const told = () => driver.received.filter((message) => message.type === "object");
-  await until("the program knows of it", () => told().length === 1);
-  driver.send({ type: "subscribe", objects: [inner] });
-  const second = await join("second");
-  peer.close();
-  const seek = () => second.received.find((message) => message.type === "seek");
-  await until("a copy is looked for", () => seek() !== undefined);
-  second.send({ type: "copy", request: seek()!.request, outcome: undefined });
-  await until("the task runs again", () => given(second)() !== undefined);
-  second.send({ type: "retain", objects: [inner] }); // it has heard of it from this node as well
-  second.send({ type: "result", handle: given(second)()!.handle, index: 0, kept: true, outcome });
-  await until("its new home is asked", asked(second));
-  second.send({ type: "object", object: inner, outcome: STORED });
-  await until("the program can read it", () => told().length === 2);
-  assertEquals(told()[1]!.outcome, STORED);
-});
+}
 
 Deno.test("NodeServer lets go of what another node had when that is put here", async () => {
   using silent = silentNode();
