@@ -7,6 +7,7 @@
  *     deno task dst --seed 7 --fault NAME          with a planted fault
  *     deno task dst --cluster …                    the same of clusters
  *     deno task dst --cluster --seed 7 --verbose   with what nodes say, and what befalls them
+ *     deno task dst --cluster --script shelves …   with programs of one kind (tests/dst/cluster/scripts.ts)
  *
  * @module
  */
@@ -14,9 +15,10 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { CHAIN_FAULTS, type ChainFault } from "../../gcs/chain_faults.ts";
 import { NODE_FAULTS, type NodeFault } from "../../node/faults.ts";
+import type { Script } from "./cluster/program.ts";
 
 const args = parseArgs(Deno.args, {
-  string: ["seed", "seeds", "minutes", "fault"],
+  string: ["seed", "seeds", "minutes", "fault", "script"],
   boolean: ["cluster", "verbose"],
   unknown: (argument: string) => fail(`Unknown option ${argument}: see the head of tests/dst/main.ts`),
 });
@@ -67,9 +69,16 @@ async function stores(): Promise<(seed: number, troubleMs?: number) => object> {
 async function clusters(): Promise<(seed: number, troubleMs?: number) => Promise<object>> {
   const { Cluster } = await import("./cluster/world.ts");
   const faults = new Set(args.fault === undefined ? [] : [args.fault as NodeFault]);
-  const { verbose } = args;
+  const all: Readonly<Record<string, unknown>> = await import("./cluster/scripts.ts");
+  const script = args.script === undefined ? undefined : all[args.script];
+  if (args.script !== undefined && typeof script !== "function") fail(`No script "${args.script}"`);
+  const options = {
+    faults,
+    verbose: args.verbose,
+    ...(script === undefined ? {} : { scripts: [script as Script] }),
+  };
   return (seed, troubleMs) =>
-    new Cluster(seed, { faults, verbose, ...(troubleMs === undefined ? {} : { troubleMs }) }).run();
+    new Cluster(seed, { ...options, ...(troubleMs === undefined ? {} : { troubleMs }) }).run();
 }
 
 function fail(message: string): never {

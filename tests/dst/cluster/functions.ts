@@ -233,12 +233,69 @@ export function found(client: Client, id: Parameters<Client["heldActor"]>[0]): H
 
 /** Calls a ledger. */
 export function call(client: Client, actor: Handle, method: string, args: readonly unknown[]): Ref<unknown> {
-  let settings = methods.get(method);
-  if (settings === undefined) {
-    methods.set(method, settings = parseCallOptions({}, `Ledger.${method}`, false, undefined));
-  }
-  const address = { ...LEDGER, name: `Ledger#${method}` };
+  return callMethod(client, actor, LEDGER, method, args);
+}
+
+function callMethod(
+  client: Client,
+  actor: Handle,
+  of: typeof LEDGER,
+  method: string,
+  args: readonly unknown[],
+): Ref<unknown> {
+  const name = `${of.name}.${method}`;
+  let settings = methods.get(name);
+  if (settings === undefined) methods.set(name, settings = parseCallOptions({}, name, false, undefined));
+  const address = { ...of, name: `${of.name}#${method}` };
   return client.submit({ address, settings }, args, entryOfHandle(actor)) as Ref<unknown>;
+}
+
+/** An actor that holds a Ref. */
+class Shelf {
+  kept: [Ref<unknown>] | undefined;
+
+  async keep(kept: [Ref<unknown>], name: string): Promise<void> {
+    this.kept = kept;
+    await this.check(name);
+  }
+
+  /** Reads it: how long it is, if it is as it must be. */
+  async check(name: string): Promise<number> {
+    const text = await read<string>(here().client, this.kept![0]);
+    if (text !== textOf(name, text.length)) throw new Error(`text ${name} is wrong`);
+    return text.length;
+  }
+}
+
+const SHELF = { load: MODULE, module: MODULE, name: "Shelf" };
+declare({ module: MODULE, name: "Shelf", fn: Shelf as unknown as (...args: unknown[]) => unknown });
+const SHELF_CLASS = packedDescription(describeClass(Shelf as never, SHELF));
+const SHELF_SETTINGS = creationSettings("Shelf");
+
+/** As {@link boxText}, with an actor of the task's own that holds the object as well. */
+export const shelfText = task(
+  "shelfText",
+  async function (name: string, size: number, ms: number): Promise<Box & { shelf: Handle }> {
+    const { client, clock } = here();
+    await sleep({ clock }, ms);
+    const text = await client.put(textOf(name, size)) as Ref<unknown>;
+    const actor = parseActorOptions({ spread: true }, SHELF.name, false);
+    const target: ActorTarget = { address: SHELF, settings: SHELF_SETTINGS, actor };
+    const shelf = makeHandle(client, SHELF_CLASS, client.createActor(target, client.nextChild(), []));
+    const kept = callMethod(client, shelf, SHELF, "keep", [[text], name]);
+    await read(client, kept);
+    letGo(client, kept);
+    clock.after(BOX_MS, () => {
+      letGo(client, text);
+      letGo(client, shelf);
+    });
+    return { text, shelf };
+  },
+);
+
+/** Has a shelf read what it holds. */
+export function checkShelf(client: Client, shelf: Handle, name: string): Ref<unknown> {
+  return callMethod(client, shelf, SHELF, "check", [name]);
 }
 
 /** The value of a Ref. */

@@ -18,6 +18,7 @@ import {
   type Box,
   boxText,
   call,
+  checkShelf,
   fail,
   found,
   hold,
@@ -30,6 +31,7 @@ import {
   read,
   record,
   recordAll,
+  shelfText,
   textOf,
   tree,
 } from "./functions.ts";
@@ -119,6 +121,32 @@ export const boxes: Script = async (program) => {
     await program.sleep(program.below(1500));
   }
   for (const { box } of made) letGo(client, box.text);
+};
+
+/** Actors that tasks have made, and that hold what those have put. Not among the others: see docs/simulation.md. */
+export const shelves: Script = async (program) => {
+  const { client } = program;
+  const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
+  const made: { readonly name: string; readonly size: number; readonly box: Box & { shelf: Handle } }[] = [];
+  for (let i = 0, count = 1 + program.below(4); i < count; i++) {
+    const name = `${program.name}-shelf${i} `, size = 20_000 + program.below(60_000);
+    const ref = client.submit(shelfText(maybeSpread()), [name, size, program.below(20)]) as Ref<unknown>;
+    made.push({ name, size, box: await read(client, ref) });
+    letGo(client, ref);
+  }
+  for (let round = 0; round < 3; round++) {
+    for (const { name, size, box } of made) {
+      if (program.below(2) === 0) continue;
+      const ref = checkShelf(client, box.shelf, name);
+      assertEquals(await read<number>(client, ref), size, "a text has another length");
+      letGo(client, ref);
+    }
+    await program.sleep(program.below(1500));
+  }
+  for (const { box } of made) {
+    letGo(client, box.text);
+    letGo(client, box.shelf);
+  }
 };
 
 /** Tasks that hold something that there is little of. */

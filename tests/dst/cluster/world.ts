@@ -47,6 +47,8 @@ export interface ClusterOptions {
   readonly troubleMs?: number;
   /** What is planted in all nodes. */
   readonly faults?: ReadonlySet<NodeFault>;
+  /** What programs do, if not everything there is. */
+  readonly scripts?: readonly Script[];
 }
 
 interface Plan extends FatePlan {
@@ -81,6 +83,7 @@ export class Cluster {
   readonly time = new Timeline();
   readonly chance: () => number;
   readonly plan: Plan;
+  readonly #scripts: readonly Script[];
   readonly faults: ReadonlySet<NodeFault>;
   readonly network: Network;
   readonly nodes: SimNode[] = [];
@@ -101,6 +104,7 @@ export class Cluster {
     this.#seed = seed;
     this.faults = options.faults ?? NO_FAULTS;
     this.#verbose = options.verbose ?? false;
+    this.#scripts = options.scripts ?? SCRIPTS;
     this.chance = random(seed * 7919 + 17);
     this.plan = this.#draw(options.troubleMs);
     this.network = new Network(this.time, this.chance, this.plan.network);
@@ -230,7 +234,7 @@ export class Cluster {
   /** Programs begin at some time, on some node that is up then. */
   #startPrograms(fate: Fate): void {
     for (let i = 0; i < this.plan.programs; i++) {
-      const script = SCRIPTS[this.below(SCRIPTS.length)]!;
+      const script = this.#scripts[this.below(this.#scripts.length)]!;
       const start = () => {
         const up = this.nodes.filter((node) => isUp(node) && node.process.running && !node.leaving);
         const node = up[this.below(up.length)];
