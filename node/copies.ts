@@ -72,7 +72,7 @@ export class Copies {
   #isWhole(record: ObjectRecord): boolean {
     const { outcome } = record;
     if (outcome === undefined || outcome.kind === "error") return false;
-    return outcome.kind !== "stored" || record.spilled !== undefined || this.#node.store.has(record.id);
+    return outcome.kind !== "stored" || this.#node.objects.keepsBytes(record);
   }
 
   /** Another node has answered. */

@@ -107,7 +107,7 @@ export class Objects {
   async #pullOrRemake(record: ObjectRecord, node: TaskId, size: number): Promise<RaydError | undefined> {
     const { home } = record;
     for (;;) {
-      const error = await this.#pull(node, record.id, size);
+      const error = await this.#pull(node, record.id, size, "object");
       const away = error instanceof DisconnectedError;
       if (!away && !(error instanceof ObjectLostError)) return error;
       if (this.#node.closed || this.#node.directory.get(record.id) !== record) return error;
@@ -176,8 +176,7 @@ export class Objects {
       asked.add(copy.node);
       if (!this.#accept(record, copy)) continue;
       if (record.outcome?.kind !== "stored") return true;
-      const error = await this.#node.options.abroad!.pull(copy.node, id, record.outcome.size, "copy");
-      if (this.#node.directory.get(id) === undefined) this.#node.store.delete(id);
+      const error = await this.#pull(copy.node, id, record.outcome.size, "copy");
       if (!wanted()) return false;
       if (error === undefined || this.#isAnywhere(record)) return true;
       if (!(error instanceof DisconnectedError || error instanceof ObjectLostError)) return error;
@@ -261,14 +260,23 @@ export class Objects {
     return await this.bring(record);
   }
 
-  /** Whether the bytes of a stored object are here, or where they can be had. */
-  #isAnywhere(record: ObjectRecord): boolean {
-    return record.outcome?.kind !== "stored" || record.home !== undefined || record.spilled !== undefined ||
-      this.isHere(record);
+  /** Whether an object's bytes are in this node's memory, or on its disk. */
+  keepsBytes(record: ObjectRecord): boolean {
+    return record.spilled !== undefined || this.#node.store.has(record.id);
   }
 
-  async #pull(node: TaskId, id: ObjectId, size: number): Promise<RaydError | undefined> {
-    const error = await this.#node.options.abroad!.pull(node, id, size, "object");
+  /** Whether the bytes of a stored object are here, or where they can be had. */
+  #isAnywhere(record: ObjectRecord): boolean {
+    return record.outcome?.kind !== "stored" || record.home !== undefined || this.keepsBytes(record);
+  }
+
+  async #pull(
+    node: TaskId,
+    id: ObjectId,
+    size: number,
+    what: "object" | "copy",
+  ): Promise<RaydError | undefined> {
+    const error = await this.#node.options.abroad!.pull(node, id, size, what);
     // Nobody may have wanted it any more by the time it was here.
     if (error === undefined && this.#node.directory.get(id) === undefined) this.#node.store.delete(id);
     return error;
@@ -288,7 +296,7 @@ export class Objects {
   async provide(id: ObjectId, what: "object" | "copy" = "object"): Promise<boolean> {
     const record = this.#node.directory.get(id);
     if (record === undefined) return false;
-    if (what === "copy" && record.spilled === undefined && !this.#node.store.has(id)) return false;
+    if (what === "copy" && !this.keepsBytes(record)) return false;
     this.#node.directory.use(id);
     // It may be on its way to be made again: the other node knows only that it was here, or that this one can get it.
     const error = await this.bring(record);

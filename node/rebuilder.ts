@@ -127,9 +127,10 @@ export class Rebuilder {
     return undefined;
   }
 
-  /** Somebody waits for an object that is made again, or is to be. */
-  expect({ id }: ObjectRecord): void {
-    this.#entry(taskOf(id))?.outputs.add(id);
+  /** Somebody waits for an object that is made again, or is to be; unless it was let go of in the meantime. */
+  expect(record: ObjectRecord): void {
+    const { id } = record;
+    if (this.#node.directory.get(id) === record) this.#entry(taskOf(id))?.outputs.add(id);
   }
 
   /** A task has run again, and ended. What it has not put again, though somebody waits for it, is lost. */

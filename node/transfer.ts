@@ -50,7 +50,7 @@ const ANSWER_BYTES = 1;
 const SEAL_BYTES = 4;
 const FOUND = 1, ABSENT = 2, ELSEWHERE = 3;
 
-/** What a request asks of the sender: that it serves it, or names another receiver; that it does; or only if it can at once. */
+/** How a request asks: the sender may name another node instead; it may not; or it is to serve only what it has itself. */
 const MAY_REFER = 0, SERVES = 1, HAS_COPY = 2;
 type Manner = typeof MAY_REFER | typeof SERVES | typeof HAS_COPY;
 

@@ -140,7 +140,7 @@ export function clusterServices(node: NodeParts): ClusterServices {
     fail: (task, error) => results.fail(task, error),
     announce: (record) => results.announce(record),
     remake: (record) => node.rebuilder.remakeForeign(record),
-    isHere: (record) => record.spilled !== undefined || node.store.has(record.id),
+    isHere: (record) => node.objects.keepsBytes(record),
     giveAway: (accept) => scheduler.giveAway(accept),
     backlog: () => ({
       queued: scheduler.queued,

@@ -8,12 +8,15 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { ProtocolError } from "../core/errors.ts";
-import { hex, type ObjectId, returnId, type TaskId, taskIdFromHex } from "../core/ids.ts";
+import { hex, type ObjectId, putId, returnId, type TaskId, taskIdFromHex } from "../core/ids.ts";
 import { parseTaskOptions } from "../core/options.ts";
 import { Definitions } from "../node/definitions.ts";
+import type { ObjectRecord } from "../node/directory.ts";
 import { Lineage } from "../node/lineage.ts";
 import { HOLD_MS_MAX, LineageLog, readLineage } from "../node/lineage_log.ts";
+import type { NodeParts } from "../node/parts.ts";
 import { NO_CLIENT } from "../node/peers.ts";
+import { Rebuilder } from "../node/rebuilder.ts";
 import { TaskRecord } from "../node/tasks.ts";
 import { Shapes } from "../scheduler/resources.ts";
 
@@ -41,6 +44,22 @@ function makeTask(
     NO_CLIENT,
   );
 }
+
+Deno.test("Rebuilder keeps no task for an object that was let go of while it was looked for", () => {
+  const definitions = new Definitions(new Shapes());
+  const held = new Map<ObjectId, unknown>();
+  const rebuilder = new Rebuilder({ options: {}, directory: held } as unknown as NodeParts);
+  const [kept, gone] = [returnId(idOf(1), 0), putId(idOf(1), 0)];
+  rebuilder.lineage.remember(makeTask(definitions, 1, [], []), [kept, gone]);
+  const record = { id: gone } as ObjectRecord;
+  held.set(gone, record);
+  rebuilder.expect(record);
+  held.delete(gone);
+  rebuilder.lineage.freed(gone);
+  rebuilder.expect(record);
+  rebuilder.lineage.freed(kept);
+  assertEquals(rebuilder.lineage.size, 0);
+});
 
 Deno.test("Lineage keeps a task while something can need what it made, also by way of what was made of that", () => {
   const definitions = new Definitions(new Shapes());
