@@ -101,6 +101,8 @@ export class Client {
   readonly #wanted = new Map<ObjectId, Entry>();
   #nextHandle = 0;
   #runs = 0;
+  /** What is sent is written at the end of the microtask run. */
+  #flushing = false;
 
   readonly #streams = new FinalizationRegistry<StreamState>((state) => this.#streamDropped(state));
   /** Called after each block of messages, once: for waits on many Refs. */
@@ -152,6 +154,20 @@ export class Client {
   /** Sends a message, or keeps it until there is a connection. */
   send(message: ToNode): void {
     this.#link.send(message);
+  }
+
+  /**
+   * As {@link send}, of what others are to act upon while the task that says it goes on, or waits for something that rayd
+   * knows nothing of: it does not stay here until the isolate writes the next time.
+   */
+  #request(message: ToNode): void {
+    this.send(message);
+    if (this.#options.flush === "microtask" || this.#flushing) return;
+    this.#flushing = true;
+    queueMicrotask(() => {
+      this.#flushing = false;
+      this.flush();
+    });
   }
 
   /** Writes out what was sent. */
@@ -212,11 +228,21 @@ export class Client {
     const submit = (outcome: Outcome) => {
       if (actor === undefined) {
         const settings = settingsIndex;
-        this.send({ type: "submit", handle, task, parent, fn, settings, dependencies, args: outcome });
+        this.#request({ type: "submit", handle, task, parent, fn, settings, dependencies, args: outcome });
         return;
       }
       const settings = settingsIndex, id = taskOf(actor.id);
-      this.send({ type: "call", handle, task, parent, actor: id, fn, settings, dependencies, args: outcome });
+      this.#request({
+        type: "call",
+        handle,
+        task,
+        parent,
+        actor: id,
+        fn,
+        settings,
+        dependencies,
+        args: outcome,
+      });
     };
     this.#sendArguments(
       task,
@@ -325,7 +351,7 @@ export class Client {
     }
     const entry = new Entry(returnId(task, 0), true);
     const create = (args: Outcome) =>
-      this.send({
+      this.#request({
         type: "createActor",
         handle,
         task,
@@ -367,7 +393,7 @@ export class Client {
   /** Ends an actor, or has it begin anew. */
   killActor(entry: Entry, restart: boolean): void {
     this.#check();
-    this.send({ type: "killActor", actor: taskOf(entry.id), restart });
+    this.#request({ type: "killActor", actor: taskOf(entry.id), restart });
   }
 
   /** Asks who has a name. */
@@ -494,7 +520,7 @@ export class Client {
   /** Cancels a task. */
   cancel(task: TaskId, force: boolean, recursive: boolean): void {
     this.#check();
-    this.send({ type: "cancel", task, force, recursive });
+    this.#request({ type: "cancel", task, force, recursive });
   }
 
   // --- Putting ------------------------------------------------------------------------------------------------
@@ -704,7 +730,7 @@ export class Client {
       return ref;
     },
     drop: (entries: readonly Entry[]) => entries.forEach((entry) => this.#references.letGo(entry)),
-    consumed: (task: TaskId, count: number) => this.send({ type: "consumed", task, count }),
+    consumed: (task: TaskId, count: number) => this.#request({ type: "consumed", task, count }),
     cancel: (task: TaskId) => this.ended === undefined && this.cancel(task, true, true),
     error: (bytes: Uint8Array) => this.readError(bytes),
     wait: async (register: (ready: () => void) => void) => {

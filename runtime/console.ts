@@ -25,7 +25,7 @@ const NO_TASK = 0xffff_ffff;
  * @param task The execution that prints, if one does.
  */
 export function forwardConsole(client: Client, clock: Clock, task: () => number | undefined): void {
-  let second = 0, lines = 0, dropped = 0, flushedAt = 0;
+  let second = 0, lines = 0, dropped = 0, flushedAt = 0, flushing = false;
   const print = (level: number, args: unknown[]) => {
     const now = Math.floor(clock.now() / 1000);
     if (now !== second) {
@@ -47,6 +47,12 @@ export function forwardConsole(client: Client, clock: Clock, task: () => number 
     else if (clock.now() - flushedAt > FLUSH_MS) {
       flushedAt = clock.now();
       client.flush();
+    } else if (!flushing) {
+      flushing = true;
+      clock.after(FLUSH_MS, () => {
+        flushing = false;
+        client.flush();
+      });
     }
   };
   const report = () => {

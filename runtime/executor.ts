@@ -260,6 +260,7 @@ export class Executor {
   /** Running and not suspended. */
   #active = 0;
   #flushedAt = 0;
+  #flushesLater = false;
   /** When the last execution began. */
   #startedAt = 0;
   #draining = false;
@@ -661,6 +662,7 @@ export class Executor {
         const outcome = await this.#client.outcomeNow(returnId(message.task, count), item, `item ${count}`);
         this.#client.send({ type: "yielded", handle: message.handle, index: count, outcome });
         if (this.#clock.now() - this.#flushedAt > RESULT_DELAY_MS) this.#flush();
+        else this.#flushLater();
         while (count - execution.consumed >= STREAM_WINDOW_ITEMS && execution.abortReason === undefined) {
           if (scope.waits++ === 0) scope.blocked?.();
           this.#flush();
@@ -755,6 +757,16 @@ export class Executor {
     );
     const bytes = pack(errorToRecord(error)).toBytes();
     return outcomes.map(() => ({ kind: "error", bytes }));
+  }
+
+  /** Items that are not written yet do not wait for the next one, which may take long. */
+  #flushLater(): void {
+    if (this.#flushesLater) return;
+    this.#flushesLater = true;
+    this.#clock.after(0, () => {
+      this.#flushesLater = false;
+      this.#flush();
+    });
   }
 
   #flush(now = this.#clock.now()): void {

@@ -61,6 +61,21 @@ onNode("get gives the values of one Ref, an array, a tuple and a record", async 
   assertEquals(await get([]), []);
 });
 
+onNode("what a task submits is done though the task itself waits for something else", async () => {
+  using notes = temporaryFile();
+  assertEquals(await get(f.submitsAndLooks.remote(notes.path)), true);
+});
+
+onNode("items of a stream do not wait for the next one", async () => {
+  using notes = temporaryFile();
+  const items: unknown[] = [];
+  for await (const item of f.itemsUntil.remote(notes.path, 5)) {
+    items.push(await get(item));
+    if (items.length === 5) Deno.writeTextFileSync(notes.path, "");
+  }
+  assertEquals(items, [0, 1, 2, 3, 4, true]);
+});
+
 onNode("remote takes Refs as arguments and resolves them, also those of pending tasks", async () => {
   const nine = f.square.remote(3);
   assertEquals(await get(f.add.remote(nine, f.square.remote(nine))), 90);
