@@ -130,6 +130,8 @@ export class ActorJournals {
   readonly #open = new Set<Journal>();
   /** Steps that are being written. */
   readonly #writing = new Set<Promise<void>>();
+  /** Actors of this node that have ended, and whose records may be there still. */
+  readonly #removing = new Map<TaskId, Promise<void>>();
   #collecting = false;
 
   /** @param node What they need of their node. */
@@ -152,7 +154,9 @@ export class ActorJournals {
     journal.whole = true;
     journal.made = put.length;
     const { registry } = this.#node;
+    const before = this.#removing.get(actor.id);
     const enter = async () => {
+      await before;
       const revision = await registry.enter(actor.id, place, { put, delete: [] });
       if (revision === undefined) this.#fenced(journal);
       else if (place.name !== "" && !await registry.confirmName(place.namespace, place.name, actor.id)) {
@@ -274,14 +278,18 @@ export class ActorJournals {
     if (journal === undefined || journal.ended) return;
     this.#close(journal);
     const parts = journal.whole && !journal.isSaving ? partsOf(journal) : undefined;
-    journal.entered.then(async (revision) => {
+    const writing = parts === undefined ? [...this.#writing] : [];
+    const removing = journal.entered.then(async (revision) => {
       if (revision === undefined) return;
       // What is on its way is to be found when it is looked what there is: all goes in one step.
-      if (parts === undefined) await Promise.all(this.#writing);
+      await Promise.all(writing);
       await this.#node.registry.remove(actor.id, revision, parts);
     }).catch(() => {
       // The node is ending: whoever finds the record sees whether anybody needs the actor.
+    }).finally(() => {
+      if (this.#removing.get(actor.id) === removing) this.#removing.delete(actor.id);
     });
+    this.#removing.set(actor.id, removing);
   }
 
   /** An actor was given to another node: nothing more is written. */

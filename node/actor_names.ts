@@ -88,12 +88,13 @@ export class ActorNames {
   }
 
   /**
-   * Calls back when it is certain that an actor is the one of its name, or of its key: it is with its record; never, if it
-   * dies before.
+   * Calls back when it is certain that an actor is the one of its name, of its key, or of its creator: it is with its record;
+   * never, if it dies before.
    */
   whenCertain(actor: NodeActor, begin: () => void): void {
     const { journal, settings } = actor;
-    if (journal === undefined || settings.name === "" && !settings.virtual) {
+    const isCertain = settings.name === "" && !settings.virtual && !actor.mayBeElsewhere;
+    if (journal === undefined || isCertain) {
       this.#known(actor);
       return begin();
     }

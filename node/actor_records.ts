@@ -37,6 +37,8 @@ export class CallRecord extends TaskRecord implements TableCall {
   forgotten = false;
   /** Its answer is forgotten where the actor is once it is here. */
   forgetDone = false;
+  /** It is on its way to another node, and its actor does not end there before it: the directory counts it as a use. */
+  holdsActor = false;
   /** What it waits for, all of it, while it waits. */
   waitsFor: readonly ObjectId[] | undefined = undefined;
 
@@ -69,6 +71,8 @@ export class CallRecord extends TaskRecord implements TableCall {
 export class NodeActor extends ActorEntry<CallRecord> {
   readonly id: TaskId;
   readonly job: TaskId;
+  /** Its creator may have run before, and made it, on a node that is gone. */
+  mayBeElsewhere = false;
   /** Of one that is to survive its node. */
   journal: Journal | undefined = undefined;
   readonly asked: Shape;
@@ -105,6 +109,8 @@ export class NodeActor extends ActorEntry<CallRecord> {
   readonly linked = new Set<NodeActor>();
   /** What its constructor threw. */
   failure: unknown = undefined;
+  /** Begins with the one that was made under the same id while this one stops: told when this one is dead. */
+  successor: (() => void) | undefined = undefined;
 
   /** @param id Its id. @param job Its job. @param settings What was asked for. @param shape Its demand. */
   constructor(id: TaskId, job: TaskId, settings: ActorSettings, shape: Shape) {

@@ -126,6 +126,7 @@ export class ActorServer {
     const entry = this.#node.settings(creationSettings(settings.label));
     const creation = new CallRecord(message, actor.job, fn, entry, client.id, actor);
     actor.creation = creation;
+    actor.mayBeElsewhere = !once;
     creation.argumentsKept = true;
     creation.answers = [];
     this.#actors.set(id, actor);
@@ -135,18 +136,24 @@ export class ActorServer {
     if (settings.virtual || settings.checkpointMs > 0) this.#timed.add(actor);
     const missing = this.#node.admit(creation);
     if (missing === undefined) return this.#kill(actor, "its constructor's arguments failed");
-    const refused = this.#refusal(actor, parent);
-    if (refused !== undefined) {
-      actor.failure = refused;
-      return this.#kill(actor, refused.message);
-    }
     const begin = () => {
       // Some may have come while the name was asked for.
       const late = missing.filter((object) => this.#node.directory.get(object)?.outcome === undefined);
       if (late.length > 0) this.#node.awaitArguments(creation, late);
       else this.#created(actor);
     };
-    this.#names.take(actor, begin);
+    const take = () => {
+      if (actor.state === "dead") return;
+      const refused = this.#refusal(actor, parent);
+      if (refused === undefined) return this.#names.take(actor, begin);
+      actor.failure = refused;
+      this.#kill(actor, refused.message);
+    };
+    if (known === undefined) return take();
+    // The one before has ended with its last handle: what it has answered is not in the state of this one.
+    this.#answers.forgetActor(known);
+    if (known.state === "dead") take();
+    else known.successor = take;
   }
 
   /** An actor's constructor has its arguments. */
@@ -268,6 +275,11 @@ export class ActorServer {
 
   /** A call that was on its way to another node is this node's, since its actor has come here. */
   takeOver(call: CallRecord): void {
+    this.#takeOver(call);
+    this.#node.tookOver(call);
+  }
+
+  #takeOver(call: CallRecord): void {
     const actor = this.#actors.get(call.actor.id)!;
     call.remote = -1;
     call.state = "new";
@@ -444,12 +456,8 @@ export class ActorServer {
   freed(id: ObjectId): void {
     const actor = this.#actors.get(id as string as TaskId);
     if (actor === undefined) return;
-    if (actor.state === "dead") {
-      this.#actors.delete(actor.id);
-    } else {
-      this.#answers.forgetActor(actor);
-      this.#step({ type: "released", actor });
-    }
+    if (actor.state === "dead") this.#forgetActor(actor);
+    else this.#step({ type: "released", actor });
   }
 
   /** A program has ended: so do its actors. */
@@ -800,7 +808,14 @@ export class ActorServer {
     this.journals?.ended(actor);
     this.#release(actor, Infinity);
     if (settings.virtual || settings.detached) directory.unuse(id);
-    if (actor.released && this.#actors.get(actor.id) === actor) this.#actors.delete(actor.id);
+    if (actor.released) this.#forgetActor(actor);
+    actor.successor?.();
+  }
+
+  /** An actor is dead, and nothing refers to it. */
+  #forgetActor(actor: NodeActor): void {
+    this.#answers.forgetActor(actor);
+    if (this.#actors.get(actor.id) === actor) this.#actors.delete(actor.id);
   }
 
   #failCall(actor: NodeActor, call: CallRecord, why: "died" | "restarting" | "limit" | "logFull"): void {

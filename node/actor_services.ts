@@ -74,6 +74,8 @@ export interface ActorServices {
   madeHere(actor: TaskId): void;
   /** The peer that a call was given to need not be heard of any more. */
   recall(call: CallRecord): void;
+  /** A call that was to go to another node is this node's own. */
+  tookOver(call: CallRecord): void;
   /**
    * Calls of an actor that is another node's by now go there. Unless it was this node that gave it away, what this node said
    * of it is to reach nobody.

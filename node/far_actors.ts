@@ -510,9 +510,27 @@ export class FarActors {
     call.state = "delegated";
     if (client.role !== "peer") this.#node.expectFar(call);
     if (this.#node.admit(call) === undefined) return true;
+    this.#hold(call);
     this.#node.limitTime(call);
     this.#sayCall(call, "where it was");
     return true;
+  }
+
+  /**
+   * An actor does not end with its last handle here before what was said to it is answered: a caller that is run again, and
+   * makes it again, is given the answer, and must find the actor that has given it.
+   */
+  #hold(call: CallRecord): void {
+    if (call.holdsActor) return;
+    call.holdsActor = true;
+    this.#node.directory.use(call.actor.id as string as ObjectId);
+  }
+
+  /** A call is over, or is this node's own. */
+  letActorGo(call: CallRecord): void {
+    if (!call.holdsActor) return;
+    call.holdsActor = false;
+    this.#node.directory.unuse(call.actor.id as string as ObjectId);
   }
 
   /** As {@link call}, of calls that this node had for an actor which is another node's by now. */
@@ -532,8 +550,10 @@ export class FarActors {
       if (call.finished) continue;
       call.actor = this.standIn(id);
       call.answers = undefined;
-      if (this.#isWanted(call)) this.#sayAgain(call, "where it was");
-      else this.#giveBack(call);
+      if (this.#isWanted(call)) {
+        this.#hold(call);
+        this.#sayAgain(call, "where it was");
+      } else this.#giveBack(call);
     }
   }
 

@@ -49,6 +49,9 @@ export class Results {
       if (task.rebuild) this.#node.rebuilder.ended(task, outcomes);
     }
     if (!task.argumentsKept) this.#node.submissions.unuse(task);
+    if (task.state === "delegated" && task instanceof CallRecord) {
+      this.#node.cluster!.actors.letActorGo(task);
+    }
   }
 
   /** Whoever gave a task to this node sees from now on to the answers of its calls. */

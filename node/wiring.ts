@@ -54,6 +54,7 @@ export function actorServices(node: NodeParts): ActorServices {
     },
     madeHere: (actor) => node.cluster?.actors.madeHere(actor),
     recall: (call) => node.cluster?.recall(call),
+    tookOver: (call) => node.cluster?.actors.letActorGo(call),
     surrendered: (actor, calls, given) => {
       // What was said to peers and not sent could tell of what is void.
       for (const client of given ? [] : node.clients.values()) {

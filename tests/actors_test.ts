@@ -363,6 +363,10 @@ onNode("a caller that is run again gets its first answers", async () => {
   assertEquals(await get(counter.value.remote()), 3);
 });
 
+onNode("a caller that is run again finds the actor that it made, which still works for it", async () => {
+  assertEquals(await get(f.makesAddsAndDies.remote()), [1, 2, 2]);
+});
+
 onNode("a call that kills its isolate each time ends the actor", async () => {
   using notes = temporaryFile();
   const actor = f.Noted.remote(notes.path);

@@ -37,8 +37,16 @@ function silentNode(
   pull: Abroad["pull"] = never,
   enter: Abroad["registry"]["enter"] = never,
   clock: Clock = systemClock,
+  remove: Abroad["registry"]["remove"] = never,
 ):
-  & { node: NodeServer; store: ObjectStore; lost: TaskId[]; there: Set<TaskId>; fail: () => void }
+  & {
+    node: NodeServer;
+    store: ObjectStore;
+    lost: TaskId[];
+    there: Set<TaskId>;
+    fail: () => void;
+    started: () => number;
+  }
   & Disposable {
   const lost: TaskId[] = [], there = new Set<TaskId>();
   const exits: ((reason: string) => void)[] = [];
@@ -79,7 +87,7 @@ function silentNode(
         releaseVirtual: () => {},
         enter,
         write: never,
-        remove: never,
+        remove,
         get: never,
         assign: never,
         read: never,
@@ -99,7 +107,8 @@ function silentNode(
     failing = true;
     for (const exited of exits) exited("it has no code");
   };
-  return { node, store, lost, there, fail, [Symbol.dispose]: () => node.close() };
+  const started = () => exits.length;
+  return { node, store, lost, there, fail, started, [Symbol.dispose]: () => node.close() };
 }
 
 /** Somebody connected to the node. */
@@ -657,6 +666,81 @@ Deno.test("NodeServer counts each node that makes one and the same actor as a ho
     peer.send({ type: "release", objects: [actor] });
     await until("it is taken", async () => await holders() === 1 - i);
   }
+});
+
+/** Sends a node's peer, for a task, what makes a durable actor there. */
+function createActor(peer: Connected, handle: number): void {
+  peer.send({ type: "behalf", job: id("job"), driver: false });
+  peer.send({ type: "defineActor", index: 0, settings: parseActorOptions({}, "A", false) });
+  peer.send({ type: "createActor", handle, ...fields(id("actor")), actor: 0, dependencies: [] });
+}
+
+Deno.test("NodeServer begins with an actor of a task when the control store has it: the task may have made it elsewhere", async () => {
+  const entered = Promise.withResolvers<number>();
+  using silent = silentNode(never, () => entered.promise);
+  const peer = connect(silent.node, "peer", id("peer"));
+  createActor(peer, 1);
+  const driver = connect(silent.node, "driver", id("other"));
+  await until("the actor is being entered", () => silent.node.stats().actors === 1);
+  const before = silent.started();
+  driver.send({ type: "ask", request: 1, topic: "stats" });
+  await until("the node has gone on", () => driver.received.some(({ type }) => type === "answer"));
+  assertEquals(silent.started(), before);
+  entered.resolve(1);
+  await until("it has an isolate", () => silent.started() === before + 1);
+});
+
+Deno.test("NodeServer enters an actor that is made again once the control store has let go of the one before", async () => {
+  const removed = Promise.withResolvers<boolean>();
+  let entries = 0;
+  using silent = silentNode(never, () => Promise.resolve(++entries), systemClock, () => removed.promise);
+  const peer = connect(silent.node, "peer", id("peer"));
+  const started = silent.started();
+  createActor(peer, 1);
+  await until("the first one is begun with", () => silent.started() === started + 1);
+  peer.send({ type: "killActor", actor: id("actor"), restart: false });
+  peer.send({ type: "release", objects: [returnId(id("actor"), 0)] });
+  await until("it has ended", () => silent.node.stats().actors === 0);
+  createActor(peer, 2);
+  await until("the second one is there", () => silent.node.stats().actors === 1);
+  const driver = connect(silent.node, "driver", id("other"));
+  driver.send({ type: "ask", request: 1, topic: "stats" });
+  await until("the node has gone on", () => driver.received.some(({ type }) => type === "answer"));
+  assertEquals(entries, 1);
+  removed.resolve(true);
+  await until("it is entered", () => entries === 2);
+});
+
+Deno.test("NodeServer holds an actor of another node for as long as that has not answered what was said to it", async () => {
+  using silent = silentNode();
+  const peer = connect(silent.node, "peer", id("peer"));
+  silent.node.describe({ id: id("peer"), resources: { cpu: 10_000 }, labels: {} });
+  await until("it is connected", () => peer.received.some(({ type }) => type === "welcome"));
+  const driver = connect(silent.node, "driver", id("job"));
+  const settings = parseActorOptions({ durable: false, spread: true }, "A", false);
+  driver.send({ type: "defineActor", index: 0, settings });
+  const actors = ["first", "second"].map((name, i) => {
+    driver.send({ type: "createActor", handle: i, ...fields(id(name)), actor: 0, dependencies: [] });
+    return id(name);
+  });
+  const made = () => peer.received.find((message) => message.type === "createActor");
+  await until("one of two is the peer's", () => made() !== undefined);
+  const actor = made()!.task, object = returnId(actor, 0);
+  assertEquals(actors.includes(actor), true);
+  driver.send({ type: "call", handle: 7, ...fields(id("call")), actor, dependencies: [] });
+  driver.send({ type: "release", objects: [object] });
+  const said = () => peer.received.find((message) => message.type === "call");
+  await until("the call is the peer's", () => said() !== undefined);
+  const outcome: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [] };
+  const answer = (handle: number) => peer.send({ type: "result", handle, index: 0, kept: false, outcome });
+  answer(made()!.handle);
+  const released = () =>
+    peer.received.some((message) => message.type === "release" && message.objects.includes(object));
+  peer.send({ type: "seek", request: 1, object: returnId(id("other"), 0) });
+  await until("the node has gone on", () => peer.received.some(({ type }) => type === "copy"));
+  assertEquals(released(), false);
+  answer(said()!.handle);
+  await until("it is let go of", released);
 });
 
 Deno.test("NodeServer tells other nodes nothing before the journals of its actors have what that depends on", async () => {
