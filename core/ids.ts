@@ -111,6 +111,11 @@ export function putId(task: TaskId, index: number): ObjectId {
   return returnId(task, (PUT_INDEX_FLAG | index) >>> 0);
 }
 
+/** Whether an object is one that a task has put. */
+export function isPut(object: ObjectId): boolean {
+  return indexOf(object) >= PUT_INDEX_FLAG;
+}
+
 /** The id of the object that carries a task's arguments when they are too large for a message. */
 export function argumentsId(task: TaskId): ObjectId {
   return returnId(task, ARGUMENTS_INDEX);

@@ -19,7 +19,7 @@ import type { ObjectId, TaskId } from "./ids.ts";
 import type { TaskSettings } from "./options.ts";
 
 /** The version of this protocol; peers of another version are refused. */
-export const PROTOCOL_VERSION = 7;
+export const PROTOCOL_VERSION = 8;
 
 /** A value, or what stands for it. `contains` lists the objects that the value holds Refs of. */
 export type Outcome =
@@ -138,6 +138,11 @@ export type ToNode =
     readonly args: Outcome;
   }
   | { readonly type: "killActor"; readonly actor: TaskId; readonly restart: boolean }
+  /**
+   * Of a peer, before it leaves them to a further node: answers of an actor's calls that are needed by both, and go when both
+   * have said `forget`.
+   */
+  | { readonly type: "keep"; readonly actor: TaskId; readonly calls: readonly TaskId[] }
   /** Of a peer: answers of an actor's calls that nobody will ask for again. */
   | { readonly type: "forget"; readonly actor: TaskId; readonly calls: readonly TaskId[] }
   /**
@@ -164,8 +169,11 @@ export type ToNode =
   | { readonly type: "retain"; readonly objects: readonly ObjectId[] }
   | { readonly type: "release"; readonly objects: readonly ObjectId[] }
   | { readonly type: "subscribe"; readonly objects: readonly ObjectId[] }
-  /** Of a peer: the node that had this object is gone. Answered with `copy`. */
-  | { readonly type: "seek"; readonly request: number; readonly object: ObjectId }
+  /**
+   * Of a peer: the node that had this object is gone. Answered with `copy`. `make` if nobody has a copy: who can make it again
+   * is to do so, and not to look for it elsewhere.
+   */
+  | { readonly type: "seek"; readonly request: number; readonly object: ObjectId; readonly make: boolean }
   | { readonly type: "consumed"; readonly task: TaskId; readonly count: number }
   | { readonly type: "cancel"; readonly task: TaskId; readonly force: boolean; readonly recursive: boolean }
   /** Of a peer: the program that made a call is gone. */
@@ -215,6 +223,15 @@ export type Topic = "nodes" | "cluster" | "available" | "stats" | ListTopic;
 /** What a node can list, row by row. */
 export type ListTopic = "tasks" | "actors" | "objects" | "workers" | "jobs" | "groups" | "unmet";
 
+/** What a node knows of an object that it has not got. */
+export type Prospect =
+  /** Nothing of how it is made. */
+  | "none"
+  /** The task that makes it was submitted, or runs, there. */
+  | "soon"
+  /** It can have it made again. */
+  | "again";
+
 /** From a node to a client. */
 export type FromNode =
   | { readonly type: "welcome"; readonly node: TaskId }
@@ -228,8 +245,13 @@ export type FromNode =
     readonly outcome: Outcome;
   }
   | { readonly type: "object"; readonly object: ObjectId; readonly outcome: Outcome }
-  /** To a peer: what this node has of an object, bytes and all; nothing if it has not all of it. */
-  | { readonly type: "copy"; readonly request: number; readonly outcome: Outcome | undefined }
+  /** To a peer: what this node has of an object, bytes and all, or, if it has not all of it, what can be hoped for. */
+  | {
+    readonly type: "copy";
+    readonly request: number;
+    readonly outcome: Outcome | undefined;
+    readonly prospect: Prospect;
+  }
   /**
    * To a peer: the node does not have what the task asks for, or the actor that is called, as it was believed to. The task
    * is the peer's again.

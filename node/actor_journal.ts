@@ -509,8 +509,9 @@ export class ActorJournals {
   /** Notes which nodes have what a value refers to. */
   #addHomes(homes: Homes, contains: readonly ObjectId[]): void {
     for (const id of contains) {
-      const home = this.#node.directory.get(id)?.home;
-      const node = home === undefined ? this.#node.id : this.#node.nodeOf(home);
+      const record = this.#node.directory.get(id);
+      const lostBy = this.#node.store.has(id) ? undefined : record?.lostBy;
+      const node = record?.home === undefined ? lostBy ?? this.#node.id : this.#node.nodeOf(record.home);
       if (node !== undefined) homes[hex(id, true)] = hex(node);
     }
   }

@@ -299,8 +299,9 @@ export class ActorRestorer {
     const object = objectFromHex(digits);
     if (directory.get(object) === undefined && !this.#node.actors.has(object as string as TaskId)) {
       const located = this.#node.cluster!.actors.places.get(object as string as TaskId);
-      const home = this.#node.cluster!.clientOf(taskIdFromHex(located?.place.node ?? node));
-      if (home === undefined) directory.addLost(object);
+      const homeNode = taskIdFromHex(located?.place.node ?? node);
+      const home = this.#node.cluster!.clientOf(homeNode);
+      if (home === undefined) directory.addLost(object, homeNode);
       else {
         this.#node.cluster!.introduce(home, object, undefined);
         directory.use(object);

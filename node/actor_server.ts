@@ -68,6 +68,8 @@ export class ActorServer {
     this.#answers = new AnswerBook(
       node.tasks,
       node.directory,
+      (id) => node.remembered(id),
+      (call) => this.keep(call),
       (call) => node.forgotten(call),
       () => node.now(),
     );
@@ -107,12 +109,17 @@ export class ActorServer {
 
   // --- What clients ask ---------------------------------------------------------------------------------------
 
-  /** Creates an actor, or finds the one that the same creation has made before. */
+  /**
+   * Creates an actor, or finds the one that the same creation has made before.
+   *
+   * @param back The creation, if it was another node's so far: its arguments are held.
+   */
   create(
     client: Client,
     message: Extract<ToNode, { type: "createActor" }>,
     fn: FunctionEntry,
     settings: ActorSettings,
+    back?: TaskRecord,
   ): void {
     const { task: id, parent: creator } = message;
     const known = this.#actors.get(id);
@@ -124,7 +131,16 @@ export class ActorServer {
     if (!once) this.#answers.touch(creator);
     const actor = new NodeActor(id, parent?.job ?? client.job, settings, this.#node.shape(settings));
     const entry = this.#node.settings(creationSettings(settings.label));
-    const creation = new CallRecord(message, actor.job, fn, entry, client.id, actor);
+    const { dependencies, args } = back ?? message;
+    const creation = new CallRecord(
+      { ...message, dependencies, args },
+      actor.job,
+      fn,
+      entry,
+      client.id,
+      actor,
+    );
+    if (back !== undefined) creation.others = [back.asFurther(), ...back.others ?? []];
     actor.creation = creation;
     actor.mayBeElsewhere = !once;
     creation.argumentsKept = true;
@@ -134,11 +150,13 @@ export class ActorServer {
     this.#node.madeHere(id);
     if (settings.virtual || settings.detached) this.#node.directory.use(id as string as ObjectId);
     if (settings.virtual || settings.checkpointMs > 0) this.#timed.add(actor);
-    const missing = this.#node.admit(creation);
-    if (missing === undefined) return this.#kill(actor, "its constructor's arguments failed");
+    if (back !== undefined) this.#node.tasks.set(id, creation);
+    else if (this.#node.admit(creation) === undefined) {
+      return this.#kill(actor, "its constructor's arguments failed");
+    }
     const begin = () => {
       // Some may have come while the name was asked for.
-      const late = missing.filter((object) => this.#node.directory.get(object)?.outcome === undefined);
+      const late = this.#missing(creation);
       if (late.length > 0) this.#node.awaitArguments(creation, late);
       else this.#created(actor);
     };
@@ -154,6 +172,11 @@ export class ActorServer {
     this.#answers.forgetActor(known);
     if (known.state === "dead") take();
     else known.successor = take;
+  }
+
+  /** What a task depends on that does not exist yet. */
+  #missing({ dependencies }: TaskRecord): ObjectId[] {
+    return dependencies.filter((object) => this.#node.directory.get(object)?.outcome === undefined);
   }
 
   /** An actor's constructor has its arguments. */
@@ -313,8 +336,7 @@ export class ActorServer {
     call.position = -1;
     call.restored = false;
     if (actor.settings.durable) call.answers ??= [];
-    const missing = call.dependencies.filter((id) => this.#node.directory.get(id)?.outcome === undefined);
-    this.#take(actor, call, missing);
+    this.#take(actor, call, this.#missing(call));
   }
 
   /** An actor has come from a node that is gone. @param log Its calls since its checkpoint. */
@@ -328,7 +350,7 @@ export class ActorServer {
 
   /** An actor is another node's by now: here it ends, and nobody is told. */
   #surrender(actor: NodeActor): void {
-    if (this.#actors.get(actor.id) !== actor || actor.state === "dead") return;
+    if (this.#node.closed() || this.#actors.get(actor.id) !== actor || actor.state === "dead") return;
     this.#node.log("warn", `Actor ${actor.settings.label} goes on elsewhere: it is another node's by now`);
     const calls = actor.untoldCalls();
     this.#places.vacate(actor);
@@ -352,10 +374,21 @@ export class ActorServer {
     if (virtual || detached) this.#node.directory.unuse(actor.id as string as ObjectId);
   }
 
-  /** The control store says that an actor is another node's. */
-  movedAway(id: TaskId): void {
+  /**
+   * The control store says that an actor is another node's. What is told may be old, and of one that had the same id before,
+   * and has ended.
+   *
+   * @param revision The record's.
+   */
+  movedAway(id: TaskId, revision: number): void {
     const actor = this.#actors.get(id);
-    if (actor?.journal !== undefined) this.#surrender(actor);
+    const journal = actor?.journal;
+    if (actor === undefined || journal === undefined) return;
+    journal.entered.then((own) => {
+      if (own !== undefined && own >= revision || actor.journal !== journal) return;
+      this.#surrender(actor);
+      this.#node.flush();
+    });
   }
 
   /**
@@ -367,8 +400,9 @@ export class ActorServer {
     if (journal === undefined || journal.ended) return;
     journal.entered.then(async (revision) => {
       if (revision === undefined || await this.#node.registry!.get(id) !== undefined) return;
-      if (journal.ended || this.#actors.get(id)?.journal !== journal) return;
-      this.movedAway(id);
+      const actor = this.#actors.get(id);
+      if (journal.ended || actor?.journal !== journal) return;
+      this.#surrender(actor);
       this.#node.flush();
     }).catch(() => {
       // The node is ending.
@@ -409,6 +443,12 @@ export class ActorServer {
     if (actor === undefined || actor.isolate !== undefined) return;
     actor.heldBack = held;
     if (!held) this.#places.place();
+  }
+
+  /** The answer of a call is to be kept for one node more. */
+  keep(call: FarCall): void {
+    if (this.#actors.has(call.actor)) this.#answers.keep(call.call);
+    else this.#node.kept(call);
   }
 
   /** Nobody will ask for the answer of a call again. */
@@ -562,6 +602,7 @@ export class ActorServer {
 
   /** Tells answers that were withheld, of calls before a position. */
   #release(actor: NodeActor, before: number): void {
+    if (this.#node.closed()) return;
     for (const [id, { call, outcomes }] of actor.withheld) {
       if (call.position >= before) continue;
       actor.withheld.delete(id);

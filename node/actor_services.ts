@@ -68,6 +68,10 @@ export interface ActorServices {
   nodeOf(client: number): TaskId | undefined;
   /** Has an object's bytes in memory. @returns Whether they are. */
   provide(id: ObjectId): Promise<boolean>;
+  /** A task that has ended, and is remembered so that it can be run again. */
+  remembered(task: TaskId): TaskRecord | undefined;
+  /** The answer of a call of another node's actor is to be kept for one node more. */
+  kept(call: FarCall): void;
   /** Nobody on this node will ask for the answer of a call of another node's actor again. */
   forgotten(call: FarCall): void;
   /** An actor is made here that may have been another node's so far. */

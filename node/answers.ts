@@ -3,8 +3,9 @@
  *
  * A task that called an actor and dies is run again, and makes the same calls under the same ids. Each was applied
  * already, so it must not be applied once more: the call gets its first answer. Answers are kept for as long as the
- * caller may be run again; when it ends, they pass to the task that submitted it, which may be run again itself and then
- * submit it anew, and so on up to the program, which never is.
+ * caller may be run again: until it has ended, and what it has made is not needed any more, which might have to be made
+ * again (`node/lineage.ts`). Then they pass to the task that submitted it, which may be run again itself and then submit it
+ * anew, and so on up to the program, which never is.
  *
  * Answers are kept where the actor is. Of calls from other nodes, the caller's node knows how long that must be, and says
  * when nobody will ask any more (`forget`); until then, answers are kept whoever dies. When a task ends that another node
@@ -29,7 +30,9 @@ export interface FarCall {
 
 /** A caller that may be run again. */
 interface Scope {
-  readonly parent: TaskId;
+  readonly id: TaskId;
+  /** Who submitted it, or, once that has ended, who submitted that: whoever would have it run by being run again. */
+  parent: TaskId;
   /** Calls of this node's actors, and of others'. */
   calls: TaskId[];
   far: FarCall[];
@@ -45,15 +48,21 @@ interface Answered {
   readonly parent: TaskId;
   readonly job: TaskId;
   readonly outcomes: readonly Outcome[];
+  /** How many nodes will say when it need not be kept for them any more. */
+  keepers: number;
 }
 
 /** The answers that one node keeps. */
 export class AnswerBook {
   readonly #tasks: ReadonlyMap<TaskId, TaskRecord>;
   readonly #directory: ObjectDirectory;
+  readonly #remembered: (id: TaskId) => TaskRecord | undefined;
+  readonly #kept: (call: FarCall) => void;
   readonly #forgotten: (call: FarCall) => void;
   readonly #now: () => number;
   readonly #scopes = new Map<TaskId, Scope>();
+  /** Those of tasks that have ended and are remembered, by who has submitted them. */
+  readonly #waiting = new Map<TaskId, Set<Scope>>();
   readonly #answered = new Map<TaskId, Answered>();
   /** Callers that have ended, and calls of programs that have, and when. */
   readonly #ended = new Map<TaskId, number>();
@@ -69,15 +78,21 @@ export class AnswerBook {
 
   /**
    * @param tasks The tasks that have not ended. @param directory Holds large answers.
+   * @param remembered One that has ended, and is remembered so that it can be run again.
+   * @param kept Told of calls whose answers are to be kept for one node more.
    * @param forgotten Told of calls of other nodes' actors that nobody here will ask for again. @param now Milliseconds.
    */
   constructor(
     tasks: ReadonlyMap<TaskId, TaskRecord>,
     directory: ObjectDirectory,
+    remembered: (id: TaskId) => TaskRecord | undefined,
+    kept: (call: FarCall) => void,
     forgotten: (call: FarCall) => void,
     now: () => number,
   ) {
     this.#now = now;
+    this.#remembered = remembered;
+    this.#kept = kept;
     this.#tasks = tasks;
     this.#directory = directory;
     this.#forgotten = forgotten;
@@ -92,11 +107,25 @@ export class AnswerBook {
   touch(id: TaskId): Scope | undefined {
     let scope = this.#scopes.get(id);
     if (scope !== undefined) return scope;
-    const task = this.#tasks.get(id);
+    const running = this.#tasks.get(id);
+    const task = running ?? this.#remembered(id);
     if (task === undefined) return undefined;
-    scope = { parent: task.parent, calls: [], far: [] };
+    scope = { id, parent: task.parent, calls: [], far: [] };
     this.#scopes.set(id, scope);
+    if (running === undefined) this.#wait(scope);
     return scope;
+  }
+
+  /** A task has ended, and may have to be run again for what it has made. */
+  #wait(scope: Scope): void {
+    const siblings = this.#waiting.get(scope.parent);
+    if (siblings === undefined) this.#waiting.set(scope.parent, new Set([scope]));
+    else siblings.add(scope);
+  }
+
+  #waitNoMore(scope: Scope): void {
+    const siblings = this.#waiting.get(scope.parent);
+    if (siblings?.delete(scope) && siblings.size === 0) this.#waiting.delete(scope.parent);
   }
 
   /** A call was made by a task that may be run again: its answer will be kept. */
@@ -121,7 +150,7 @@ export class AnswerBook {
     if (actor instanceof NodeActor) {
       if (task.answers !== undefined && task !== actor.creation) {
         const { id, job, parent, answers: outcomes } = task;
-        this.#answered.set(id, { actor, parent, job, outcomes });
+        this.#answered.set(id, { actor, parent, job, outcomes, keepers: 1 });
       }
       if ((task as CallRecord).forgetDone) this.#forgotten({ actor: actor.id, call: task.id });
       // A durable actor's call may run once more, to rebuild the actor: until it is forgotten.
@@ -132,21 +161,68 @@ export class AnswerBook {
     }
   }
 
-  /** A task, or a logged call, will never be run again. */
+  /** A task has ended, or a logged call will never be run again. */
   scopeEnded(task: TaskRecord): void {
-    const scope = this.#scopes.get(task.id);
-    this.#scopes.delete(task.id);
-    if (this.#abandoned.has(task.parent) && !this.#tasks.has(task.parent)) return this.abandon(task.id);
+    if (this.#abandoned.has(task.parent) && !this.#tasks.has(task.parent)) {
+      this.#leave(task.id);
+      return this.abandon(task.id);
+    }
     if (!task.foreign) this.#abandoned.delete(task.id);
-    const far = task.bequeathed === undefined ? scope?.far : [...scope?.far ?? [], ...task.bequeathed];
-    if (scope === undefined && far === undefined) return;
-    const parent = this.touch(task.parent);
+    const isRemembered = this.#remembered(task.id) !== undefined;
+    if (task.bequeathed !== undefined) {
+      const scope = this.#scopes.get(task.id) ?? { id: task.id, parent: task.parent, calls: [], far: [] };
+      this.#scopes.set(task.id, scope);
+      for (const call of task.bequeathed) scope.far.push(call);
+      task.bequeathed = undefined;
+    }
+    const scope = this.#scopes.get(task.id);
+    if (isRemembered) {
+      if (scope !== undefined) this.#wait(scope);
+      return;
+    }
+    this.#remove(task.id);
+    this.#pass(task.id, task.parent, scope);
+  }
+
+  /** A task that has ended will not be run again to make once more what it has made. */
+  unremembered(task: TaskRecord): void {
+    if (this.#tasks.has(task.id)) return; // it is running again, and ends
+    const scope = this.#remove(task.id);
+    this.#pass(task.id, scope?.parent ?? task.parent, scope);
+  }
+
+  /** Answers stay that a task has got, and those that it has submitted: nobody here says when they need not. */
+  #leave(id: TaskId): void {
+    this.#remove(id);
+    const children = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    for (const child of children ?? []) this.#leave(child.id);
+  }
+
+  #remove(id: TaskId): Scope | undefined {
+    const scope = this.#scopes.get(id);
+    if (scope === undefined) return undefined;
+    this.#scopes.delete(id);
+    this.#waitNoMore(scope);
+    return scope;
+  }
+
+  /** What a task has called, and what it has submitted, would only come again if whoever submitted it were run again. */
+  #pass(id: TaskId, to: TaskId, scope: Scope | undefined): void {
+    const children = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    for (const child of children ?? []) {
+      child.parent = to;
+      this.#wait(child);
+    }
+    if (scope === undefined) return;
+    const parent = this.touch(to);
     if (parent !== undefined) {
-      for (const id of scope?.calls ?? []) parent.calls.push(id);
-      for (const call of far ?? []) parent.far.push(call);
+      for (const call of scope.calls) parent.calls.push(call);
+      for (const call of scope.far) parent.far.push(call);
     } else {
-      for (const id of scope?.calls ?? []) this.end(id);
-      for (const call of far ?? []) this.#forgotten(call);
+      for (const call of scope.calls) this.end(call);
+      for (const call of scope.far) this.#forgotten(call);
     }
   }
 
@@ -157,15 +233,30 @@ export class AnswerBook {
    */
   bequeath(task: TaskRecord): readonly FarCall[] {
     this.#abandoned.delete(task.id);
-    const scope = this.#scopes.get(task.id);
-    if (scope === undefined) return task.bequeathed ?? NONE;
-    this.#scopes.delete(task.id);
-    const calls = [...scope.far, ...task.bequeathed ?? NONE];
-    for (const call of scope.calls) {
-      const answered = this.#answered.get(call);
-      if (answered !== undefined) calls.push({ actor: answered.actor.id, call });
-    }
+    const calls = [...task.bequeathed ?? NONE];
+    const scope = this.#remove(task.id);
+    if (scope !== undefined) this.#collect(scope, calls);
+    this.#share(task.id, calls);
     return calls;
+  }
+
+  /** What a task has called. */
+  #collect({ calls, far }: Scope, to: FarCall[]): void {
+    for (const call of far) to.push(call);
+    for (const call of calls) {
+      const answered = this.#answered.get(call);
+      if (answered !== undefined) to.push({ actor: answered.actor.id, call });
+    }
+  }
+
+  /** What those have called that a task has submitted, and that are remembered here: its answers are needed here as well. */
+  #share(id: TaskId, to: FarCall[]): void {
+    for (const scope of this.#waiting.get(id) ?? []) {
+      const first = to.length;
+      this.#collect(scope, to);
+      for (let i = first; i < to.length; i++) this.#kept(to[i]!);
+      this.#share(scope.id, to);
+    }
   }
 
   /** A task of another node has ended, and that node is gone: answers of its calls are kept for when it has run again. */
@@ -189,12 +280,19 @@ export class AnswerBook {
     this.dropped(answered.actor, id);
   }
 
+  /** An answer is kept for one node more. */
+  keep(id: TaskId): void {
+    const answered = this.#answered.get(id);
+    if (answered !== undefined) answered.keepers++;
+  }
+
   /**
-   * As {@link drop}, as the caller has ended for good. It may still run on a node that was cut off, and not know that it ran
-   * again elsewhere, and ended: what it says for a while is said too late.
+   * An answer need not be kept for a node any more, as the caller has ended there for good. It may still run on a node that
+   * was cut off, and not know that it ran again elsewhere, and ended: what it says for a while is said too late.
    */
   end(id: TaskId): void {
     const answered = this.#answered.get(id);
+    if (answered !== undefined && --answered.keepers > 0) return;
     if (answered !== undefined && answered.parent !== answered.job) this.#remember(answered.parent);
     this.drop(id);
   }
@@ -239,7 +337,7 @@ export class AnswerBook {
 
   /** Takes up an answer that was given on another node; what it refers to is held. */
   enter(actor: NodeActor, call: TaskId, job: TaskId, outcomes: readonly Outcome[]): void {
-    this.#answered.set(call, { actor, parent: job, job, outcomes });
+    this.#answered.set(call, { actor, parent: job, job, outcomes, keepers: 1 });
   }
 
   /**

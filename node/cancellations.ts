@@ -67,6 +67,7 @@ export class Cancellations {
     if (task instanceof CallRecord) {
       if (task.state !== "delegated") return;
       this.#node.cluster!.forget(task);
+      task.answers = undefined; // this is none that another run is to get
       return this.#node.results.fail(task, error);
     }
     const isolate = this.#node.isolates.byNumber.get(task.isolate);

@@ -129,6 +129,7 @@ export class Cluster {
       give: (task, remote) => this.#give(task, remote),
       recall: (task) => this.recall(task),
       retain: (remote, record) => this.#retain(remote, record),
+      leave: (record) => this.leave(record),
       introduce: (client, id, outcome) => this.introduce(client, id, outcome),
       introduced: () => this.introduced(),
       mayRunHere: (task) => this.mayRunHere(task),
@@ -555,6 +556,24 @@ export class Cluster {
     else this.#ask(remote, record);
   }
 
+  /** An object is not had from the peer any more that it was had from so far. */
+  leave(record: ObjectRecord): void {
+    const remote = record.held ? this.#remotes.get(record.home!) : undefined;
+    if (remote !== undefined) this.#let(remote, record.id);
+    record.home = undefined;
+    record.held = false;
+  }
+
+  /** A lost object is had from a node that makes it again. @returns Whether there is a connection to it. */
+  adopt(record: ObjectRecord, maker: TaskId): boolean {
+    const remote = this.#byNode.get(maker);
+    if (remote === undefined) return false;
+    record.home = remote.client.id;
+    this.#retain(remote, record);
+    if (record.asked) this.#ask(remote, record);
+    return true;
+  }
+
   #ask(remote: Remote, record: ObjectRecord): void {
     this.#tellHolds(remote);
     this.#node.send(remote.client, { type: "subscribe", objects: [record.id] });
@@ -591,8 +610,10 @@ export class Cluster {
   }
 
   #tellHolds(remote: Remote): void {
-    const { retained, released, forgotten, client } = remote;
+    const { retained, released, kept, forgotten, client } = remote;
+    for (const [actor, calls] of kept) this.#node.send(client, { type: "keep", actor, calls });
     for (const [actor, calls] of forgotten) this.#node.send(client, { type: "forget", actor, calls });
+    kept.clear();
     forgotten.clear();
     if (retained.length > 0) {
       remote.retained = [];

@@ -11,7 +11,7 @@
 
 import { DisconnectedError } from "../core/errors.ts";
 import { hex, taskIdFromHex } from "../core/ids.ts";
-import { LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
+import { HEIR_MS, LOAD_MS, LOAD_MS_MAX } from "../core/limits.ts";
 import { VERSION } from "../core/version.ts";
 import { ANY, GcsClient } from "../gcs/client.ts";
 import type { ByteStream } from "../transport/channel.ts";
@@ -170,6 +170,13 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
   const code = new CodeStore(config.codeDirectory, gcs, wallClock);
   const others = new Map<string, NodeRegistration>();
   const revisions = new Map<string, number>();
+  /** Nodes that the control store has given up, and since when: as long as their machines do not say that they have ended. */
+  const givenUp = new Map<string, number>();
+  const forgetGivenUp = () => {
+    for (const [id, since] of givenUp) {
+      if (others.has(id) || clock.now() - since >= HEIR_MS) givenUp.delete(id);
+    }
+  };
   /** Programs of all nodes. */
   const programsThere = new Set<string>();
   const { faults = NO_FAULTS } = config;
@@ -203,7 +210,11 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     log,
     abroad: {
       pull: (node, id, size, what) => transfers.pull(node, id, size, what),
-      isThere: (node) => others.has(hex(node)),
+      anyAway: () => {
+        for (const id of others.keys()) if (!node.cluster!.has(taskIdFromHex(id))) return true;
+        forgetGivenUp();
+        return givenUp.size > 0;
+      },
       hasCode: (hash) => code.has(hash),
       fetchCode: (hash) => code.fetch(hash),
       publishCode: (hash, bytes, job) => {
@@ -343,9 +354,13 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
       revisions.delete(id);
       const gone = others.get(id);
       const jobsThere = [...node.farJobs()].filter((job) => node.cameFrom(job, taskIdFromHex(id)));
-      if (gone !== undefined && jobsThere.length > 0) {
+      forgetGivenUp();
+      if (gone !== undefined) givenUp.set(id, clock.now());
+      if (gone !== undefined) {
         isDead(gone).then((dead) => {
-          if (dead) mover.jobsDied(jobsThere);
+          if (!dead) return;
+          givenUp.delete(id);
+          if (jobsThere.length > 0) mover.jobsDied(jobsThere);
         });
       }
       others.delete(id);

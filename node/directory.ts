@@ -145,10 +145,15 @@ export class ObjectDirectory {
     return record;
   }
 
-  /** As {@link addForeign}, of an object whose node is gone: it can be asked for, and is then made again. */
-  addLost(id: ObjectId): ObjectRecord {
+  /**
+   * As {@link addForeign}, of an object whose node is gone: it can be asked for, and is then made again.
+   *
+   * @param lostBy The node, if it may only be out of reach.
+   */
+  addLost(id: ObjectId, lostBy?: TaskId): ObjectRecord {
     const record = this.addForeign(id, NOBODY);
     record.home = undefined;
+    record.lostBy = lostBy;
     return record;
   }
 

@@ -102,7 +102,7 @@ export class FarActors {
     const home = record?.home;
     if (record === undefined || home === undefined) return;
     const remote = this.#links.byClient(home);
-    this.#leave(record);
+    this.#links.leave(record);
     for (const task of [...remote?.pending.values() ?? []]) {
       if (!(task instanceof CallRecord) || task.actor.id !== id || task.finished) continue;
       this.#links.recall(task);
@@ -184,7 +184,7 @@ export class FarActors {
     const record = this.#node.directory.get(id as string as ObjectId);
     const remote = this.#homeOf(id);
     if (record === undefined || remote === undefined || hex(remote.node) === place.node) return;
-    this.#leave(record);
+    this.#links.leave(record);
     for (const task of [...remote.pending.values()]) {
       if (!(task instanceof CallRecord) || task.actor.id !== id || task.finished) continue;
       this.#links.recall(task);
@@ -192,19 +192,9 @@ export class FarActors {
     }
   }
 
-  /** An object is not had from the peer any more that it was had from so far. */
-  #leave(record: ObjectRecord): void {
-    const remote = record.held ? this.#links.byClient(record.home!) : undefined;
-    if (remote !== undefined) {
-      remote.released.push(record.id);
-      this.#links.touch(remote);
-    }
-    record.home = undefined;
-    record.held = false;
-  }
-
   /** This node holds an actor, and its way there is gone: the node that has it is told. */
   #rehome(id: TaskId): Remote | undefined {
+    if (this.#node.hasActor(id)) return undefined; // until this node has heard that it is another's
     const remote = this.#homeOf(id);
     if (remote !== undefined) return remote;
     const record = this.#node.directory.get(id as string as ObjectId);
@@ -355,7 +345,7 @@ export class FarActors {
     if (record.held && record.home === remote.client.id) this.#held.add(task);
     else {
       this.#held.delete(task);
-      this.#leave(record);
+      this.#links.leave(record);
     }
     record.home = remote.client.id;
     record.held = true;
@@ -401,6 +391,21 @@ export class FarActors {
         return true;
       },
     });
+  }
+
+  /**
+   * A peer has an actor made here that this node has made by others: each believed that another one has it. It is this node's,
+   * or they would wait for each other for ever.
+   *
+   * @returns Its creation, which ends here.
+   */
+  creationBack(id: TaskId): TaskRecord | undefined {
+    const task = this.#node.tasks.get(id);
+    if (task === undefined || task.remote < 0 || !this.#creations.has(task)) return undefined;
+    if (!this.#links.mayRunHere(task)) return undefined;
+    this.#links.recall(task);
+    this.#creations.delete(task);
+    return task;
   }
 
   /** Whether this node held the actor before it was created from here, and so holds it once more by its creation. */
@@ -487,8 +492,9 @@ export class FarActors {
 
   #createdElsewhere(client: Client, handle: number, record: ObjectRecord): boolean {
     this.#node.directory.retain(client.id, [record.id]);
-    if (record.outcome === undefined) return true; // its creation is under way, and was adopted
-    this.#node.send(client, { type: "result", handle, index: 0, kept: true, outcome: record.outcome });
+    // What became of its creation need not be known here; what is said to it is answered in any case.
+    const { outcome = NOTHING } = record;
+    this.#node.send(client, { type: "result", handle, index: 0, kept: true, outcome });
     return true;
   }
 
@@ -623,12 +629,21 @@ export class FarActors {
     });
   }
 
+  /** The answer of a call is to be kept for one node more. */
+  keep(call: FarCall): void {
+    this.#tellOfAnswer(call, "kept");
+  }
+
   /** The answer of a call need not be kept any more. */
-  forget({ actor, call }: FarCall): void {
+  forget(call: FarCall): void {
+    this.#tellOfAnswer(call, "forgotten");
+  }
+
+  #tellOfAnswer({ actor, call }: FarCall, what: "kept" | "forgotten"): void {
     const remote = this.#homeOf(actor);
     if (remote === undefined) return;
-    const calls = remote.forgotten.get(actor);
-    if (calls === undefined) remote.forgotten.set(actor, [call]);
+    const calls = remote[what].get(actor);
+    if (calls === undefined) remote[what].set(actor, [call]);
     else calls.push(call);
     this.#links.touch(remote);
   }

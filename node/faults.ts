@@ -11,7 +11,9 @@ export const NODE_FAULTS = {
   "forget-answers": "a call that comes again, as its caller was run again, takes effect again",
   "replay-covered": "an actor that is taken up runs calls again that its state covers",
   "tell-unwritten": "other nodes are told what depends on calls that are in no journal yet",
+  "end-answers": "answers are forgotten when their caller has ended, though it may have to run again",
   "forget-lineage": "nobody remembers how objects were made",
+  "hide-lineage": "a node that can make an object again does not say so to one that misses it",
   "overcommit": "a node gives away twice what it has",
   "lose-delegated": "tasks that were given to a node that is gone are not run again",
 } as const;

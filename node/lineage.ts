@@ -35,10 +35,10 @@ export class Lineage {
   readonly #entries = new Map<TaskId, LineageEntry>();
   readonly #max: number;
 
-  readonly #dropped: (task: TaskId) => void;
+  readonly #dropped: (task: TaskRecord) => void;
 
   /** @param max How many tasks are remembered at most. @param dropped Told of each that is forgotten. */
-  constructor(max: number, dropped: (task: TaskId) => void = () => {}) {
+  constructor(max: number, dropped: (task: TaskRecord) => void = () => {}) {
     this.#max = max;
     this.#dropped = dropped;
   }
@@ -81,7 +81,7 @@ export class Lineage {
     for (let entry = unneeded.pop(); entry !== undefined; entry = unneeded.pop()) {
       if (entry.outputs.size > 0 || entry.readers > 0) continue;
       if (!this.#entries.delete(entry.task.id)) continue;
-      this.#dropped(entry.task.id);
+      this.#dropped(entry.task);
       for (const id of readsOf(entry.task)) {
         const maker = this.#entries.get(taskOf(id));
         if (maker === undefined) continue;
@@ -94,7 +94,7 @@ export class Lineage {
   /** Forgets a task though it may be needed. Whoever reads its outputs does not count it any more. */
   #drop(entry: LineageEntry): void {
     this.#entries.delete(entry.task.id);
-    this.#dropped(entry.task.id);
+    this.#dropped(entry.task);
     for (const id of readsOf(entry.task)) {
       const maker = this.#entries.get(taskOf(id));
       if (maker === undefined) continue;

@@ -6,10 +6,10 @@
  */
 
 import { DisconnectedError, ObjectLostError, RaydError } from "../core/errors.ts";
-import { hex, isArguments, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
+import { hex, isArguments, isPut, type ObjectId, type TaskId, taskOf } from "../core/ids.ts";
 import { HEIR_MS } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
-import type { Copy } from "./copies.ts";
+import { type Copy, NO_PROSPECTS, type Prospects } from "./copies.ts";
 import type { ObjectRecord } from "./directory.ts";
 import { lost, lostError, packError } from "./outcomes.ts";
 import type { NodeParts } from "./parts.ts";
@@ -29,8 +29,13 @@ export class Objects {
   readonly spiller: Spiller;
   /** Objects that are being brought here. */
   readonly #arriving = new Map<ObjectId, Promise<RaydError | undefined>>();
+  /** Objects whose bytes come from their homes: what has them made again here instead. */
+  readonly #pulls = new Map<ObjectRecord, () => void>();
+  /** Objects that are being made again on other nodes, which are asked for them. */
+  readonly #lookedFor = new Set<ObjectRecord>();
   /** Told when an object has been made again. */
   readonly remade = new Map<ObjectId, (() => void)[]>();
+  readonly #waits = new Set<{ readonly over: () => void; cancel: () => void }>();
   #prefaulting = false;
 
   /** @param node What the node is made of. */
@@ -107,7 +112,10 @@ export class Objects {
   async #pullOrRemake(record: ObjectRecord, node: TaskId, size: number): Promise<RaydError | undefined> {
     const { home } = record;
     for (;;) {
-      const error = await this.#pull(node, record.id, size, "object");
+      const left = new Promise<"left">((resolve) => this.#pulls.set(record, () => resolve("left")));
+      const error = await Promise.race([this.#pull(node, record.id, size, "object"), left])
+        .finally(() => this.#pulls.delete(record));
+      if (error === "left") return await this.#remake(record);
       const away = error instanceof DisconnectedError;
       if (!away && !(error instanceof ObjectLostError)) return error;
       if (this.#node.closed || this.#node.directory.get(record.id) !== record) return error;
@@ -115,7 +123,7 @@ export class Objects {
       if (record.home === undefined) return await this.#remake(record);
       if (!away) return error;
       // Either it can be reached again, or it is found dead.
-      await new Promise<void>((resolve) => this.#node.clock.after(PULL_AGAIN_MS, resolve));
+      await this.#aWhile();
       if (record.home === undefined) return await this.#remake(record);
       if (record.home !== home) {
         this.#arriving.delete(record.id);
@@ -130,11 +138,13 @@ export class Objects {
     if (isArguments(id)) return await this.#argumentsAgain(record);
     for (;;) {
       if (this.#node.closed) return lostError(id);
-      const copied = !this.#node.tasks.has(taskOf(id)) && await this.#copy(record);
-      if (copied instanceof RaydError) return copied;
-      if (!copied && !this.#node.tasks.has(taskOf(id))) {
-        if (await this.mayComeBack(record)) continue;
-        const why = await this.#node.rebuilder.rebuildAnyhow(record);
+      const running = this.#node.tasks.has(taskOf(id));
+      const found = running ? "here" : await this.#copy(record);
+      if (found instanceof RaydError) return found;
+      if (found !== "here" && !this.#node.tasks.has(taskOf(id))) {
+        const hope = await this.hopeFor(record, found);
+        if (hope === "again") continue;
+        const why = hope === "adopted" ? undefined : await this.#node.rebuilder.rebuildAnyhow(record);
         if (why !== undefined) {
           return new ObjectLostError(`Object ${hex(id, true)} is lost with the node that had it, and ${why}`);
         }
@@ -150,6 +160,7 @@ export class Objects {
           this.#node.rebuilder.expect(record);
           // What a task puts again elsewhere is told to those who ask for it.
           this.#node.cluster?.want(record);
+          this.lookWhereItIsMade(record);
           this.#node.flush();
         });
       }
@@ -164,61 +175,102 @@ export class Objects {
   /**
    * Brings a copy of an object whose home is gone.
    *
-   * @returns Whether the object is here, or can be had again; or why there is no place for it.
+   * @returns That the object is here, or can be had again; why there is no place for it; or, as nobody has a copy, what others
+   *   know of it.
    */
-  async #copy(record: ObjectRecord): Promise<boolean | RaydError> {
+  async #copy(record: ObjectRecord): Promise<"here" | RaydError | Prospects> {
     const { id } = record;
     const wanted = () => !this.#node.closed && this.#node.directory.get(id) === record;
     for (const asked = new Set<TaskId>();;) {
-      const copy = await this.#node.copies.seek(id, asked);
-      if (copy === undefined || !wanted()) return false;
-      if (record.outcome !== undefined && this.#isAnywhere(record)) return true;
-      asked.add(copy.node);
-      if (!this.#accept(record, copy)) continue;
-      if (record.outcome?.kind !== "stored") return true;
-      const error = await this.#pull(copy.node, id, record.outcome.size, "copy");
-      if (!wanted()) return false;
-      if (error === undefined || this.#isAnywhere(record)) return true;
+      const found = await this.#node.copies.seek(id, asked);
+      if (record.outcome !== undefined && this.#isAnywhere(record)) return "here";
+      if (!("outcome" in found)) return found;
+      if (!wanted()) return NO_PROSPECTS;
+      asked.add(found.node);
+      if (!this.#accept(record, found)) {
+        if (this.#isBack(record, found)) return "here";
+        continue;
+      }
+      if (record.outcome?.kind !== "stored") return "here";
+      const error = await this.#pull(found.node, id, record.outcome.size, "copy");
+      if (!wanted()) return NO_PROSPECTS;
+      if (error === undefined || this.#isAnywhere(record)) return "here";
       if (!(error instanceof DisconnectedError || error instanceof ObjectLostError)) return error;
     }
   }
 
   /**
-   * What cannot be made again here is not lost as long as the node that had it may only be out of reach: the control store
-   * says when it is gone.
+   * What cannot be made again here is not lost as long as another node can make it, or the task that makes it is still to
+   * end there, or some node cannot be asked.
    *
-   * @returns Whether it is to be looked for once more; after a while, in which it may have come back.
+   * @param others What the others know of it.
+   * @returns Whether it is to be had from another node, which makes it again; or looked for once more, after a while; or
+   *   neither.
    */
-  async mayComeBack(record: ObjectRecord): Promise<boolean> {
-    const { directory, rebuilder, cluster, options } = this.#node;
-    const { lostBy } = record;
-    if (lostBy === undefined || rebuilder.makes(record.id) || directory.get(record.id) !== record) {
-      return false;
-    }
-    if (cluster!.has(lostBy)) {
-      record.lostBy = undefined; // now it can be asked itself
-      return true;
-    }
-    if (!options.abroad!.isThere(lostBy)) return false;
-    await new Promise<void>((resolve) => this.#node.clock.after(PULL_AGAIN_MS, resolve));
-    return true;
+  async hopeFor(record: ObjectRecord, { maker, later }: Prospects): Promise<"adopted" | "again" | "nothing"> {
+    const { directory, rebuilder, cluster, copies } = this.#node;
+    if (rebuilder.makes(record.id) || directory.get(record.id) !== record) return "nothing";
+    if (maker !== undefined) {
+      const found = await copies.seekAt(maker, record.id, true);
+      const isWanted = directory.get(record.id) === record && record.home === undefined;
+      const makes = !("outcome" in found) && found.maker === maker;
+      if (isWanted && makes && cluster!.adopt(record, maker)) return "adopted";
+    } else if (!later) return "nothing";
+    await this.#aWhile();
+    return "again";
+  }
+
+  /** The home of an object has no more of it than anybody else: it is made again here, if it is wanted. */
+  leaveHome(record: ObjectRecord): void {
+    this.#node.cluster!.leave(record);
+    if (record.outcome === undefined && record.asked) this.#node.rebuilder.remakeForeign(record);
+    this.#pulls.get(record)?.();
   }
 
   /**
    * Learns the outcome of an object whose home is gone from a node that has it.
    *
-   * @returns Whether it is known now. The bytes are brought when somebody wants them.
+   * @returns That it is known now; or what others know of it. The bytes are brought when somebody wants them.
    */
-  async learn(record: ObjectRecord): Promise<boolean> {
+  async learn(record: ObjectRecord): Promise<"known" | Prospects> {
     for (const asked = new Set<TaskId>();;) {
-      const copy = await this.#node.copies.seek(record.id, asked);
-      if (record.outcome !== undefined) return true;
-      if (copy === undefined || this.#node.closed || this.#node.directory.get(record.id) !== record) {
-        return false;
-      }
-      asked.add(copy.node);
-      if (this.#accept(record, copy)) return true;
+      const found = await this.#node.copies.seek(record.id, asked);
+      if (record.outcome !== undefined) return "known";
+      if (!("outcome" in found)) return found;
+      if (this.#node.closed || this.#node.directory.get(record.id) !== record) return NO_PROSPECTS;
+      asked.add(found.node);
+      if (this.#accept(record, found) || this.#isBack(record, found)) return "known";
     }
+  }
+
+  /** The node that had an object is there again, and has it still: it is had from there. */
+  #isBack(record: ObjectRecord, { node }: Copy): boolean {
+    return node === record.lostBy && this.#node.cluster!.adopt(record, node);
+  }
+
+  /**
+   * A task that runs on another node may have put an object there that is waited for here, and not end before somebody has
+   * it: that node is asked, until the task has ended.
+   */
+  async lookWhereItIsMade(record: ObjectRecord): Promise<void> {
+    const { id } = record;
+    const { cluster, copies, directory, tasks } = this.#node;
+    if (!isPut(id) || cluster === undefined || this.#lookedFor.has(record)) return;
+    this.#lookedFor.add(record);
+    for (;;) {
+      const task = tasks.get(taskOf(id));
+      const isWanted = record.home === undefined &&
+        (record.outcome === undefined || !this.#isAnywhere(record));
+      if (task === undefined || this.#node.closed || directory.get(id) !== record || !isWanted) break;
+      const node = cluster.nodeOf(task.remote);
+      if (node !== undefined) {
+        const found = await copies.seekAt(node, id);
+        if ("outcome" in found && record.home === undefined && cluster.adopt(record, node)) break;
+      }
+      await this.#aWhile();
+    }
+    this.#lookedFor.delete(record);
+    this.#node.flush();
   }
 
   /**
@@ -254,7 +306,7 @@ export class Objects {
             `has not done so again`,
         );
       }
-      await new Promise<void>((resolve) => this.#node.clock.after(PULL_AGAIN_MS, resolve));
+      await this.#aWhile();
     }
     this.#arriving.delete(id);
     return await this.bring(record);
@@ -280,6 +332,28 @@ export class Objects {
     // Nobody may have wanted it any more by the time it was here.
     if (error === undefined && this.#node.directory.get(id) === undefined) this.#node.store.delete(id);
     return error;
+  }
+
+  /** Some time, in which nodes may come back. */
+  #aWhile(): Promise<void> {
+    return new Promise<void>((resolve) => {
+      const wait = { over: resolve, cancel: () => {} };
+      this.#waits.add(wait);
+      wait.cancel = this.#node.clock.after(PULL_AGAIN_MS, () => {
+        this.#waits.delete(wait);
+        resolve();
+      });
+    });
+  }
+
+  /** The node has ended: nothing is waited for any more. */
+  close(): void {
+    this.spiller.close();
+    for (const { over, cancel } of this.#waits) {
+      cancel();
+      over();
+    }
+    this.#waits.clear();
   }
 
   /** Makes room in the store. @returns What went wrong. */
@@ -314,6 +388,7 @@ export class Objects {
 
   /** Nothing refers to an object any more. */
   freed(record: ObjectRecord): void {
+    if (this.#node.closed) return; // all is freed with the store
     if (record.outcome?.kind === "stored") this.#node.store.delete(record.id);
     this.spiller.freed(record);
     this.#node.actors.freed(record.id);

@@ -69,8 +69,11 @@ export interface Abroad {
    * that the node has itself, or has no more: it is not to look for it.
    */
   pull(node: TaskId, id: ObjectId, size: number, what: "object" | "copy"): Promise<RaydError | undefined>;
-  /** Whether a node is there, as far as the control store knows. */
-  isThere(node: TaskId): boolean;
+  /**
+   * Whether there are nodes that cannot be asked now and may know something: to which there is no connection, or which were
+   * taken for gone not long ago, while nothing is known of their processes having ended.
+   */
+  anyAway(): boolean;
   /** Whether code was published that is here, and else brings it. */
   hasCode(hash: string): boolean;
   fetchCode(hash: string): Promise<void>;

@@ -32,7 +32,10 @@ export class Rebuilder {
     this.#node = node;
     const { abroad } = node.options;
     this.log = abroad === undefined ? undefined : new LineageLog(abroad.lineage, node.clock);
-    this.lineage = new Lineage(LINEAGE_TASKS_MAX, (task) => this.log?.drop(task));
+    this.lineage = new Lineage(LINEAGE_TASKS_MAX, (task) => {
+      this.log?.drop(task.id);
+      node.actors.answers.unremembered(task);
+    });
   }
 
   /**
@@ -55,10 +58,24 @@ export class Rebuilder {
     if (!this.#node.programs.has(task.job)) this.log?.add(task);
   }
 
+  /** A task that has ended, and can be run again. */
+  remembered(task: TaskId): TaskRecord | undefined {
+    return this.#entry(task)?.task;
+  }
+
   /** Whether an object can be made again here, or is being made. */
   makes(id: ObjectId): boolean {
     const task = taskOf(id);
     return this.#node.tasks.has(task) || this.#entry(task) !== undefined;
+  }
+
+  /** A peer holds objects, of which some are to be made again here: they are there from now on, as lost ones. */
+  expectHeld(objects: readonly ObjectId[]): void {
+    for (const id of objects) {
+      if (this.#node.directory.get(id) === undefined && this.#entry(taskOf(id)) !== undefined) {
+        this.#node.directory.addLost(id);
+      }
+    }
   }
 
   /** How an object was made, as far as that is known here. */
@@ -155,13 +172,18 @@ export class Rebuilder {
   /** Has an object made again that is not known yet, and whose node is gone. */
   async remakeForeign(record: ObjectRecord): Promise<void> {
     const { objects, tasks } = this.#node;
-    do {
+    for (;;) {
       this.expect(record);
-      const known = tasks.has(taskOf(record.id)) || await objects.learn(record);
-      if (known || record.home !== undefined || this.#node.closed) return this.#node.flush();
-    } while (await objects.mayComeBack(record));
+      if (tasks.has(taskOf(record.id))) objects.lookWhereItIsMade(record);
+      const others = tasks.has(taskOf(record.id)) ? "known" : await objects.learn(record);
+      if (others === "known" || record.home !== undefined || this.#node.closed) return this.#node.flush();
+      const hope = await objects.hopeFor(record, others);
+      if (hope === "adopted") return this.#node.flush();
+      if (hope === "nothing") break;
+    }
     const why = tasks.has(taskOf(record.id)) ? undefined : await this.rebuildAnyhow(record);
     this.expect(record); // what others have left is known now
+    if (why === undefined) objects.lookWhereItIsMade(record);
     if (why === undefined || record.outcome !== undefined) return this.#node.flush();
     const error = new ObjectLostError(
       `Object ${hex(record.id, true)} is lost with the node that had it, and ${why}`,

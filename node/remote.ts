@@ -28,6 +28,8 @@ export interface Remote {
   /** Objects that it is to be told of, at the end of the turn. */
   retained: ObjectId[];
   released: ObjectId[];
+  /** Answers that it is to keep for one node more, by actor. */
+  readonly kept: Map<TaskId, TaskId[]>;
   /** Answers that it need not keep, by actor. */
   readonly forgotten: Map<TaskId, TaskId[]>;
 }
@@ -51,6 +53,8 @@ export interface Links {
   recall(task: TaskRecord): void;
   /** The peer is to know that this node holds an object. */
   retain(remote: Remote, record: ObjectRecord): void;
+  /** An object is not had from the peer any more that it was had from so far. */
+  leave(record: ObjectRecord): void;
   introduce(client: Client, id: ObjectId, outcome: Outcome | undefined): void;
   introduced(): void;
   mayRunHere(task: TaskRecord): boolean;
@@ -76,6 +80,7 @@ export function newRemote(node: TaskId, client: Client): Remote {
     driver: false,
     retained: [],
     released: [],
+    kept: new Map(),
     forgotten: new Map(),
   };
 }

@@ -41,13 +41,14 @@ export class Results {
         this.#node.executions.step({ type: "unchain", task: follower, now: this.#node.now() });
       }
     }
-    this.#node.actors.answers.finished(task);
     // Before its arguments are let go of: how they were made is known only as long as they, or something made of them, are.
     const kept = this.#node.cluster !== undefined && !this.#node.faults.has("forget-lineage");
     if (kept && !(task instanceof CallRecord)) {
       this.#node.rebuilder.remember(task, outcomes);
       if (task.rebuild) this.#node.rebuilder.ended(task, outcomes);
     }
+    // What is remembered may be run again, and is to get the same answers then.
+    this.#node.actors.answers.finished(task);
     if (!task.argumentsKept) this.#node.submissions.unuse(task);
     if (task.state === "delegated" && task instanceof CallRecord) {
       this.#node.cluster!.actors.letActorGo(task);

@@ -221,7 +221,7 @@ export class NodeServer {
     if (this.#node.closed) return;
     this.#node.closed = true;
     this.#cancelTick();
-    this.#node.objects.spiller.close();
+    this.#node.objects.close();
     for (const isolate of this.#node.isolates.byNumber.values()) {
       isolate.cancelStart();
       isolate.process.terminate();
@@ -371,7 +371,7 @@ export class NodeServer {
       return this.#node.flush();
     }
     if (located.place.node !== hex(this.#node.options.id)) {
-      if (!this.#node.faults.has("write-unfenced")) actors.movedAway(id);
+      if (!this.#node.faults.has("write-unfenced")) actors.movedAway(id, located.revision);
     } else if (located.place.moves > 0 && !actors.has(id)) restorer?.restore(id);
     this.#node.flush();
   }
@@ -455,7 +455,10 @@ export class NodeServer {
       case "release":
         return this.#node.directory.release(client.id, message.objects);
       case "retain":
-        if (client.role === "peer") this.#node.cluster!.actors.expectHere(message.objects);
+        if (client.role === "peer") {
+          this.#node.cluster!.actors.expectHere(message.objects);
+          this.#node.rebuilder.expectHeld(message.objects);
+        }
         return this.#node.directory.retain(client.id, message.objects);
       case "put":
         return this.#node.objects.put(client, message.object, message.outcome);
@@ -500,6 +503,8 @@ export class NodeServer {
         if (peer) this.#introduce(client, message);
         if (this.#node.cluster !== undefined && !this.#node.actors.has(message.task)) {
           if (settings.virtual && !peer) return this.#createVirtual(client, message, fn, settings);
+          const back = peer ? this.#node.cluster.actors.creationBack(message.task) : undefined;
+          if (back !== undefined) return this.#node.actors.create(client, message, fn, settings, back);
           if (client.role !== "driver" && this.#node.submissions.adopt(client, message)) return;
           const entry = this.#node.definitions.settings(creationSettings(settings.label, settings));
           const job = this.#node.programs.jobOf(client, message.parent);
@@ -521,10 +526,11 @@ export class NodeServer {
       case "awaitDeath":
         if (this.#node.cluster?.actors.awaitDeath(client, message.request, message.actor)) return;
         return this.#node.actors.awaitDeath(client, message.request, message.actor);
+      case "keep":
+        for (const call of message.calls) this.#node.actors.keep({ actor: message.actor, call });
+        return;
       case "forget":
-        for (const call of message.calls) {
-          this.#node.actors.forget({ actor: message.actor, call });
-        }
+        for (const call of message.calls) this.#node.actors.forget({ actor: message.actor, call });
         return;
       case "bequeath":
         return this.#node.cluster?.bequeathed(client, message);
@@ -616,6 +622,7 @@ export class NodeServer {
     const at = (node: TaskId | undefined, moved = false) => {
       const isComing = moved && !actors.has(message.task);
       if (node !== options.id || isComing) {
+        if (this.#node.submissions.adopt(client, message)) return; // it is under way already
         cluster.actors.createVirtual(node, client, message, fn, entry, settings, job);
       } else actors.create(client, message, fn, settings);
     };
@@ -768,6 +775,7 @@ export class NodeServer {
         // Who made the call of a durable actor may be run again, and gets the answer then.
         if (task instanceof CallRecord && task.state !== "delegated") {
           if (task.actor.journal !== undefined) continue;
+          task.answers = undefined; // this is none
           this.#node.cancellations.stop(task, gone, true, false);
         } else this.#node.cancellations.abandon(task, gone);
       }

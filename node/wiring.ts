@@ -48,6 +48,8 @@ export function actorServices(node: NodeParts): ActorServices {
     id: options.id,
     nodeOf: (client) => node.cluster?.nodeOf(client),
     provide: (id) => node.objects.provide(id),
+    remembered: (task) => node.faults.has("end-answers") ? undefined : node.rebuilder.remembered(task),
+    kept: (call) => node.cluster?.actors.keep(call),
     forgotten: (call) => {
       if (node.actors.has(call.actor)) node.actors.forget(call);
       else node.cluster?.actors.forget(call);
@@ -61,6 +63,8 @@ export function actorServices(node: NodeParts): ActorServices {
         if (client.role === "peer") client.channel.close();
       }
       node.cluster?.actors.surrendered(actor, calls);
+      // It may be this node that the actor was given to, which had it made as if there were none.
+      node.restorer?.restore(actor);
     },
     ...names(node),
   };

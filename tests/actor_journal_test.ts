@@ -283,9 +283,17 @@ function book(...running: readonly (readonly [task: number, parent: number])[]) 
     }
   };
   run(...running);
-  const forgotten: FarCall[] = [];
+  const kept: FarCall[] = [], forgotten: FarCall[] = [];
   const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
-  const answers = new AnswerBook(tasks, directory, (call) => forgotten.push(call), () => 0);
+  const remembered = new Map<TaskId, TaskRecord>();
+  const answers = new AnswerBook(
+    tasks,
+    directory,
+    (id) => remembered.get(id),
+    (call) => kept.push(call),
+    (call) => forgotten.push(call),
+    () => 0,
+  );
   const call = (parent: number, n: number) => {
     const far = { actor: { id: idOf(50) }, parent: idOf(parent), id: idOf(n), forgetDone: false };
     answers.expectFar(far as never);
@@ -296,7 +304,16 @@ function book(...running: readonly (readonly [task: number, parent: number])[]) 
     tasks.delete(idOf(task));
     answers.finished(record);
   };
-  return { answers, forgotten, call, end, run, tasks };
+  /** What a task has made is needed. @returns Says that it is not any more. */
+  const remember = (task: number) => {
+    const record = tasks.get(idOf(task))!;
+    remembered.set(record.id, record);
+    return () => {
+      remembered.delete(record.id);
+      answers.unremembered(record);
+    };
+  };
+  return { answers, kept, forgotten, call, end, remember, run, tasks };
 }
 
 Deno.test("answers of another node's actor are asked to be kept until no caller can be run again", () => {
@@ -340,6 +357,71 @@ Deno.test("a task whose node is gone leaves the answers of its calls, and of wha
   assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
 });
 
+Deno.test("answers are kept for as long as what their caller has made may have to be made again", () => {
+  const { call, end, forgotten, remember } = book([1, 90], [2, 1]);
+  call(2, 101);
+  const two = remember(2), one = remember(1);
+  end(2);
+  end(1);
+  one();
+  assertEquals(forgotten, [], "task 2 may be run again");
+  two();
+  assertEquals(forgotten, [{ actor: idOf(50), call: idOf(101) }]);
+});
+
+Deno.test("answers are kept for whoever would submit their caller again", () => {
+  const here = book([1, 90], [2, 1], [3, 2]);
+  here.call(3, 101);
+  const one = here.remember(1), three = here.remember(3);
+  for (const n of [3, 2, 1]) here.end(n);
+  three();
+  assertEquals(here.forgotten, [], "task 1 may be run again, and all that it has submitted");
+  one();
+  assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
+});
+
+Deno.test("answers that two nodes may ask for again are kept for both", () => {
+  const { answers } = book();
+  const { actor } = journals();
+  answers.enter(actor, idOf(101), idOf(90), []);
+  answers.keep(idOf(101));
+  answers.end(idOf(101));
+  assertEquals(answers.answerOf(idOf(101)), []);
+  answers.end(idOf(101));
+  assertEquals(answers.answerOf(idOf(101)), undefined);
+});
+
+Deno.test("what a task has submitted that another node has submitted is that node's, and this one's while it is needed", () => {
+  const here = book([1, 90], [2, 1], [3, 2]);
+  const task = here.tasks.get(idOf(1))!;
+  task.foreign = true;
+  here.call(1, 100);
+  here.call(2, 101);
+  here.call(3, 102);
+  const two = here.remember(2), three = here.remember(3);
+  for (const n of [3, 2]) here.end(n);
+  const far = [100, 101, 102].map((call) => ({ actor: idOf(50), call: idOf(call) }));
+  assertEquals(here.answers.bequeath(task), far);
+  here.end(1);
+  assertEquals([here.kept, here.forgotten], [far.slice(1), []]);
+  two();
+  assertEquals(here.forgotten, far.slice(1, 2));
+  three();
+  assertEquals(here.forgotten, far.slice(1));
+});
+
+Deno.test("a task that runs again for what it has made keeps the answers of its first run", () => {
+  const here = book([1, 90]);
+  here.tasks.get(idOf(1))!.bequeathed = [{ actor: idOf(50), call: idOf(101) }];
+  const needless = here.remember(1);
+  here.end(1);
+  here.run([1, 90]);
+  needless();
+  assertEquals(here.forgotten, [], "it runs");
+  here.end(1);
+  assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
+});
+
 Deno.test("a call that was answered is known when its program has ended, and another program's is not", () => {
   const { answers } = book();
   const { actor } = journals();
@@ -354,7 +436,7 @@ function journals() {
   const inline = (byte: number): Outcome => ({ kind: "inline", bytes: Uint8Array.of(byte), contains: [] });
   const written: JournalChange[] = [], removed: string[] = [], released: number[] = [];
   const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
-  const answers = new AnswerBook(new Map(), directory, () => {}, () => 0);
+  const answers = new AnswerBook(new Map(), directory, () => undefined, () => {}, () => {}, () => 0);
   const journals = new ActorJournals(
     {
       id: idOf(1),

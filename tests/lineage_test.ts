@@ -48,7 +48,9 @@ function makeTask(
 Deno.test("Rebuilder keeps no task for an object that was let go of while it was looked for", () => {
   const definitions = new Definitions(new Shapes());
   const held = new Map<ObjectId, unknown>();
-  const rebuilder = new Rebuilder({ options: {}, directory: held } as unknown as NodeParts);
+  const rebuilder = new Rebuilder(
+    { options: {}, directory: held, actors: { answers: { unremembered: () => {} } } } as unknown as NodeParts,
+  );
   const [kept, gone] = [returnId(idOf(1), 0), putId(idOf(1), 0)];
   rebuilder.lineage.remember(makeTask(definitions, 1, [], []), [kept, gone]);
   const record = { id: gone } as ObjectRecord;
@@ -64,7 +66,7 @@ Deno.test("Rebuilder keeps no task for an object that was let go of while it was
 Deno.test("Lineage keeps a task while something can need what it made, also by way of what was made of that", () => {
   const definitions = new Definitions(new Shapes());
   const dropped: string[] = [];
-  const lineage = new Lineage(100, (task) => dropped.push(hex(task)));
+  const lineage = new Lineage(100, ({ id }) => dropped.push(hex(id)));
   const out = (n: number) => returnId(idOf(n), 0);
   lineage.remember(makeTask(definitions, 1, [], []), [out(1)]);
   lineage.remember(makeTask(definitions, 2, [out(1)], []), [out(2)]);

@@ -175,7 +175,7 @@ Deno.test("NodeServer ends the connection of a program that says what only a nod
     const message of [
       { type: "orphan", task: id("task") },
       { type: "bundles", body: new Uint8Array() },
-      { type: "seek", request: 1, object: returnId(id("task"), 0) },
+      { type: "seek", request: 1, object: returnId(id("task"), 0), make: false },
     ] as const
   ) {
     const { channel, ended } = connect(broken.node);

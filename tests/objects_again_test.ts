@@ -40,6 +40,7 @@ function node() {
     },
     cluster: { nodeOf: (client: number) => client === PEER ? TASK : undefined, want: () => {} },
     rebuilder: {
+      makes: () => true,
       expect: () => {},
       rebuildAnyhow: () => {
         runs++;
@@ -47,7 +48,7 @@ function node() {
         return Promise.resolve(undefined);
       },
     },
-    copies: { seek: () => Promise.resolve(undefined) },
+    copies: { seek: () => Promise.resolve({ maker: undefined, later: false }) },
     flush: () => {},
   } as unknown as NodeParts);
   const record = directory.add(OBJECT, PROGRAM);

@@ -21,6 +21,7 @@ import {
   type Message,
   type Outcome,
   OUTPUT_LEVELS,
+  type Prospect,
   type ToNode,
   type Topic,
 } from "../core/messages.ts";
@@ -81,6 +82,7 @@ const KIND = {
   orphan: 50,
   seek: 51,
   copy: 52,
+  keep: 53,
 } as const satisfies Record<Message["type"], number>;
 
 const TOPICS = [
@@ -97,6 +99,7 @@ const TOPICS = [
   "unmet",
 ] as const satisfies readonly Topic[];
 const ROLES = ["driver", "isolate", "peer", "observer"] as const;
+const PROSPECTS = ["none", "soon", "again"] as const satisfies readonly Prospect[];
 
 /**
  * Appends a message, length and kind included; all of it or, if a field cannot be written, nothing.
@@ -187,9 +190,11 @@ function fields(to: ByteWriter, m: Message): void {
       return to.objectIds(m.objects);
     case "seek":
       to.u32(m.request);
+      to.u8(m.make ? 1 : 0);
       return to.objectId(m.object);
     case "copy":
       to.u32(m.request);
+      to.u8(PROSPECTS.indexOf(m.prospect));
       return optionalOutcome(to, m.outcome);
     case "blocked":
     case "unblocked":
@@ -247,6 +252,7 @@ function fields(to: ByteWriter, m: Message): void {
     case "killActor":
       to.taskId(m.actor);
       return to.u8(m.restart ? 1 : 0);
+    case "keep":
     case "forget":
       to.taskId(m.actor);
       to.u32(m.calls.length);
@@ -466,7 +472,7 @@ function toNode(from: ByteReader, kind: number): ToNode {
     case KIND.subscribe:
       return { type: "subscribe", objects: from.objectIds() };
     case KIND.seek:
-      return { type: "seek", request: from.u32(), object: from.objectId() };
+      return { type: "seek", request: from.u32(), make: from.u8() !== 0, object: from.objectId() };
     case KIND.blocked:
       return { type: "blocked", handle: from.u32() };
     case KIND.unblocked:
@@ -487,6 +493,8 @@ function toNode(from: ByteReader, kind: number): ToNode {
       };
     case KIND.killActor:
       return { type: "killActor", actor: from.taskId(), restart: from.u8() !== 0 };
+    case KIND.keep:
+      return { type: "keep", actor: from.taskId(), calls: from.list(() => from.taskId()) };
     case KIND.forget:
       return { type: "forget", actor: from.taskId(), calls: from.list(() => from.taskId()) };
     case KIND.bequeath:
@@ -621,7 +629,12 @@ function fromNode(from: ByteReader, kind: number): FromNode {
     case KIND.object:
       return { type: "object", object: from.objectId(), outcome: readOutcome(from) };
     case KIND.copy:
-      return { type: "copy", request: from.u32(), outcome: readOptionalOutcome(from) };
+      return {
+        type: "copy",
+        request: from.u32(),
+        prospect: choice(PROSPECTS, from.u8(), "prospect"),
+        outcome: readOptionalOutcome(from),
+      };
     case KIND.consumed:
       return { type: "consumed", task: from.taskId(), count: from.u32() };
     case KIND.welcome:

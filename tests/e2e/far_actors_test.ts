@@ -272,3 +272,39 @@ Deno.test("nothing is lost and nothing applied twice, though nodes with actors a
   const { kills, wrong } = await killActorNodes(6, 3, random);
   assertEquals({ killed: kills > 0, wrong }, { killed: true, wrong: [] });
 });
+
+Deno.test("a task that runs again, as its result is lost with a node, applies its calls once, and gets their answers", async () => {
+  await using cluster = await TestCluster.start(
+    ACTORS + `
+export const stamped = remote(
+  async function stamped(counter: ActorHandle<CounterObject>): Promise<[number, Float64Array]> {
+    const stamps = [await get(counter.add.remote("task", 0)), await get(counter.add.remote("task", 1))];
+    return [Deno.ppid, new Float64Array(200_000).fill(stamps[0]! * 10 + stamps[1]!)];
+  },
+  { returns: 2, labels: { of: "actors" } },
+);
+if (import.meta.main) {
+  await using _ = await init();
+  const counter = Counter.remote();
+  print("first", await get(counter.add.remote("driver", 0)));
+  const [node, values] = stamped.remote(counter);
+  const before = await get(node);
+  print("node", before);
+  print("now", true);
+  while (running(before)) await pause(20);
+  print("value", (await get(values))[199_999]);
+  print("total", await get(counter.total.remote()));
+}
+function running(pid: number): boolean {
+  try {
+    return Deno.statSync("/proc/" + pid).isDirectory;
+  } catch {
+    return false;
+  }
+}`,
+    ["--cpus", "1"],
+    SOFT,
+    SOFT,
+  );
+  assertEquals(await runAndKill(cluster, "SIGKILL"), { "first": 1, "value": 23, "total": 3 });
+});

@@ -150,6 +150,36 @@ export const record = task(
   },
 );
 
+/** What an actor answered to a task, in an object that is large. */
+export interface Receipt {
+  readonly positions: readonly number[];
+  readonly text: string;
+}
+
+/** As {@link record}; what it returns may have to be made again, long after it has ended. */
+export const receipt = task(
+  "receipt",
+  async function (ledger: Handle, name: string, count: number, size: number): Promise<Receipt> {
+    const { client } = here();
+    const positions: number[] = [];
+    try {
+      for (let i = 0; i < count; i++) {
+        const ref = call(client, ledger, "enter", [`${name}.${i}`, 1]);
+        positions.push(await read<number>(client, ref).finally(() => letGo(client, ref)));
+      }
+      return { positions, text: textOf(name, size) };
+    } finally {
+      client.disown(ledger, entryOfHandle(ledger));
+    }
+  },
+);
+
+/** Reads receipts: how long their texts are. */
+export const weigh = task("weigh", async function (...receipts: Receipt[]) {
+  await sleep(here(), 1);
+  return receipts.reduce((sum, { text }) => sum + text.length, 0);
+});
+
 /** Has others call an actor, and waits for them. */
 export const recordAll = task(
   "recordAll",

@@ -29,11 +29,14 @@ import {
   measure,
   openBox,
   read,
+  type Receipt,
+  receipt,
   record,
   recordAll,
   shelfText,
   textOf,
   tree,
+  weigh,
 } from "./functions.ts";
 import { Book } from "./book.ts";
 import type { Program, Script } from "./program.ts";
@@ -123,7 +126,7 @@ export const boxes: Script = async (program) => {
   for (const { box } of made) letGo(client, box.text);
 };
 
-/** Actors that tasks have made, and that hold what those have put. Not among the others: see docs/simulation.md. */
+/** Actors that tasks have made, and that hold what those have put. */
 export const shelves: Script = async (program) => {
   const { client } = program;
   const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
@@ -147,6 +150,34 @@ export const shelves: Script = async (program) => {
     letGo(client, box.text);
     letGo(client, box.shelf);
   }
+};
+
+/** Tasks that call an actor, and whose results are needed for longer than they run: they may have to run again. */
+export const receipts: Script = async (program) => {
+  const { client } = program;
+  const book = new Book(program.name);
+  const actor = ledger(client, ledgerOptions(someOptions(program)), 0);
+  const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
+  const made = Array.from({ length: 1 + program.below(4) }, (_, i) => {
+    const name = `${program.name}-receipt${i}`, size = 20_000 + program.below(60_000);
+    const args = [actor, name, 1 + program.below(3), size];
+    return { name, size, ref: client.submit(receipt(maybeSpread()), args) as Ref<unknown> };
+  });
+  for (let round = 0; round < 3; round++) {
+    const chosen = made.filter(() => program.below(2) === 0);
+    const ref = client.submit(weigh(maybeSpread()), chosen.map((each) => each.ref)) as Ref<unknown>;
+    const length = chosen.reduce((sum, { size }) => sum + size, 0);
+    assertEquals(await read<number>(client, ref), length, "receipts have another length");
+    letGo(client, ref);
+    await program.sleep(program.below(1500));
+  }
+  for (const { name, ref } of made) {
+    const { positions } = await read<Receipt>(client, ref);
+    positions.forEach((position, i) => book.answered(`${name}.${i}`, position));
+    letGo(client, ref);
+  }
+  await finish(client, actor, book, true);
+  letGo(client, actor);
 };
 
 /** Tasks that hold something that there is little of. */
@@ -220,6 +251,8 @@ export const SCRIPTS: readonly Script[] = [
   forest,
   texts,
   boxes,
+  shelves,
+  receipts,
   slots,
   failures,
   ownLedger,
