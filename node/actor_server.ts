@@ -22,6 +22,7 @@ import {
   ACTOR_FRUITLESS_STARTS_MAX,
   ACTOR_LOG_BYTES_MAX,
   ACTOR_OUTPUT_LINES,
+  HEIR_MS,
   STOP_GRACE_MS,
 } from "../core/limits.ts";
 import type { Outcome, ToNode } from "../core/messages.ts";
@@ -352,6 +353,7 @@ export class ActorServer {
   #surrender(actor: NodeActor): void {
     if (this.#node.closed() || this.#actors.get(actor.id) !== actor || actor.state === "dead") return;
     this.#node.log("warn", `Actor ${actor.settings.label} goes on elsewhere: it is another node's by now`);
+    this.#keepForHeir(actor);
     const calls = actor.untoldCalls();
     this.#places.vacate(actor);
     actor.state = "dead";
@@ -372,6 +374,24 @@ export class ActorServer {
     const { virtual, detached } = actor.settings;
     if (virtual) this.#node.registry?.releaseVirtual(actor.id);
     if (virtual || detached) this.#node.directory.unuse(actor.id as string as ObjectId);
+  }
+
+  /** What an actor refers to is needed where it goes on, and not let go of here before it can be held there. */
+  #keepForHeir(actor: NodeActor): void {
+    const { directory, clock } = this.#node;
+    const { isolate, creation, log } = actor;
+    const kept = isolate?.client === undefined ? [] : directory.heldBy(isolate.client.id);
+    for (const call of [creation, ...log]) {
+      if (call === undefined) continue;
+      kept.push(...call.dependencies, ...call.args.kind === "error" ? [] : call.args.contains);
+    }
+    if (kept.length === 0) return;
+    for (const id of kept) directory.use(id);
+    clock.after(HEIR_MS, () => {
+      if (this.#node.closed()) return;
+      for (const id of kept) directory.unuse(id);
+      this.#node.flush();
+    });
   }
 
   /**

@@ -169,12 +169,7 @@ export class AnswerBook {
     }
     if (!task.foreign) this.#abandoned.delete(task.id);
     const isRemembered = this.#remembered(task.id) !== undefined;
-    if (task.bequeathed !== undefined) {
-      const scope = this.#scopes.get(task.id) ?? { id: task.id, parent: task.parent, calls: [], far: [] };
-      this.#scopes.set(task.id, scope);
-      for (const call of task.bequeathed) scope.far.push(call);
-      task.bequeathed = undefined;
-    }
+    this.#takeBequeathed(task);
     const scope = this.#scopes.get(task.id);
     if (isRemembered) {
       if (scope !== undefined) this.#wait(scope);
@@ -233,11 +228,29 @@ export class AnswerBook {
    */
   bequeath(task: TaskRecord): readonly FarCall[] {
     this.#abandoned.delete(task.id);
-    const calls = [...task.bequeathed ?? NONE];
-    const scope = this.#remove(task.id);
-    if (scope !== undefined) this.#collect(scope, calls);
+    const calls: FarCall[] = [];
+    const isRemembered = this.#remembered(task.id) !== undefined;
+    this.#takeBequeathed(task);
+    const scope = isRemembered ? this.#scopes.get(task.id) : this.#remove(task.id);
+    if (scope !== undefined) {
+      this.#collect(scope, calls);
+      // It may have to be run again here, too.
+      if (isRemembered) {
+        for (const call of calls) this.#kept(call);
+        this.#wait(scope);
+      }
+    }
     this.#share(task.id, calls);
     return calls;
+  }
+
+  /** Calls that a task has made elsewhere are among its own. */
+  #takeBequeathed(task: TaskRecord): void {
+    if (task.bequeathed === undefined) return;
+    const scope = this.#scopes.get(task.id) ?? { id: task.id, parent: task.parent, calls: [], far: [] };
+    this.#scopes.set(task.id, scope);
+    for (const call of task.bequeathed) scope.far.push(call);
+    task.bequeathed = undefined;
   }
 
   /** What a task has called. */
@@ -358,5 +371,3 @@ export class AnswerBook {
     return true;
   }
 }
-
-const NONE: readonly FarCall[] = Object.freeze([]);

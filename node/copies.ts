@@ -101,8 +101,8 @@ export class Copies {
   }
 
   #prospect(task: TaskId): Prospect {
-    const { faults, rebuilder, tasks } = this.#node;
-    if (rebuilder.remembered(task) !== undefined && !faults.has("hide-lineage")) return "again";
+    const { rebuilder, tasks } = this.#node;
+    if (rebuilder.remembered(task) !== undefined) return "again";
     return tasks.has(task) ? "soon" : "none";
   }
 

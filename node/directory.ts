@@ -219,6 +219,15 @@ export class ObjectDirectory {
     }
   }
 
+  /** What a client holds. */
+  heldBy(client: number): ObjectId[] {
+    const held: ObjectId[] = [];
+    for (const { id, owner, ownerCount, others } of this.#objects.values()) {
+      if (owner === client && ownerCount > 0 || others?.has(client)) held.push(id);
+    }
+    return held;
+  }
+
   /** The owner is gone, or never was there to hold the object. */
   disown(record: ObjectRecord): void {
     record.ownerCount = 0;

@@ -13,7 +13,6 @@ export const NODE_FAULTS = {
   "tell-unwritten": "other nodes are told what depends on calls that are in no journal yet",
   "end-answers": "answers are forgotten when their caller has ended, though it may have to run again",
   "forget-lineage": "nobody remembers how objects were made",
-  "hide-lineage": "a node that can make an object again does not say so to one that misses it",
   "overcommit": "a node gives away twice what it has",
   "lose-delegated": "tasks that were given to a node that is gone are not run again",
 } as const;

@@ -52,6 +52,7 @@ export class Objects {
 
   /** A client has put a value, or told of a large one that it stored. */
   put(client: Client, id: ObjectId, outcome: Outcome): void {
+    this.#node.rebuilder.put(id);
     // One that was expected has its owner's hold already.
     const known = this.#node.directory.get(id);
     const record = known?.owner === client.id ? known : this.#node.directory.declare(id, client.id);

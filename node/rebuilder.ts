@@ -12,6 +12,7 @@ import type { Outcome } from "../core/messages.ts";
 import type { ObjectRecord } from "./directory.ts";
 import { Lineage, type LineageEntry } from "./lineage.ts";
 import { LineageLog, readLineage } from "./lineage_log.ts";
+import { CallRecord } from "./actor_records.ts";
 import { packError, refersTo } from "./outcomes.ts";
 import type { NodeParts } from "./parts.ts";
 import { NO_CLIENT } from "./peers.ts";
@@ -56,6 +57,33 @@ export class Rebuilder {
     this.lineage.remember(task, outputs);
     // With this node a program of its own dies as well, and nobody is left who could need what its tasks have made.
     if (!this.#node.programs.has(task.job)) this.log?.add(task);
+  }
+
+  /** A task has put something. */
+  put(id: ObjectId): void {
+    if (this.log === undefined) return;
+    const task = this.#node.tasks.get(taskOf(id));
+    if (task === undefined || task instanceof CallRecord || this.#node.programs.has(task.job)) return;
+    (task.puts ??= []).push(id);
+  }
+
+  /**
+   * What a task has put, and somebody else holds, may be needed for longer than its result is, and longer than it is
+   * remembered where it was submitted: it lies here, so it is remembered here, and written down, since it is lost with this
+   * node. Before its results are told.
+   */
+  rememberPuts(task: TaskRecord): void {
+    if (task.args.kind === "stored" || task.entry.settings.stream) return;
+    const asker = this.#node.isolates.byNumber.get(task.isolate)?.client?.id;
+    const held = (task.puts ?? []).filter((id) => {
+      const record = this.#node.directory.get(id);
+      if (record === undefined) return false;
+      const others = [...record.others?.keys() ?? []].some((client) => client !== asker);
+      return record.uses > 0 || others || record.owner !== asker && record.ownerCount > 0;
+    });
+    if (held.length === 0) return;
+    this.lineage.remember(task, held);
+    this.log?.add(task);
   }
 
   /** A task that has ended, and can be run again. */

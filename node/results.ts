@@ -34,6 +34,8 @@ export class Results {
     else this.#node.done++;
     const { returns } = task.entry.settings;
     assert(outcomes.length >= returns, "a task ends with fewer outcomes than it returns");
+    const kept = this.#node.cluster !== undefined && !this.#node.faults.has("forget-lineage");
+    if (kept && task.puts !== undefined) this.#node.rebuilder.rememberPuts(task);
     if (task.foreign) this.#bequeath(task);
     for (let i = 0; i < returns; i++) this.settle(task, i, outcomes[i]!);
     if (task.followers !== undefined) {
@@ -42,7 +44,6 @@ export class Results {
       }
     }
     // Before its arguments are let go of: how they were made is known only as long as they, or something made of them, are.
-    const kept = this.#node.cluster !== undefined && !this.#node.faults.has("forget-lineage");
     if (kept && !(task instanceof CallRecord)) {
       this.#node.rebuilder.remember(task, outcomes);
       if (task.rebuild) this.#node.rebuilder.ended(task, outcomes);

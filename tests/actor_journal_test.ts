@@ -410,6 +410,20 @@ Deno.test("what a task has submitted that another node has submitted is that nod
   assertEquals(here.forgotten, far.slice(1));
 });
 
+Deno.test("calls of a task that two nodes may run again are kept for both", () => {
+  const here = book([1, 90]);
+  const task = here.tasks.get(idOf(1))!;
+  task.foreign = true;
+  here.call(1, 100);
+  const needless = here.remember(1);
+  const far = [{ actor: idOf(50), call: idOf(100) }];
+  assertEquals(here.answers.bequeath(task), far);
+  here.end(1);
+  assertEquals([here.kept, here.forgotten], [far, []]);
+  needless();
+  assertEquals(here.forgotten, far);
+});
+
 Deno.test("a task that runs again for what it has made keeps the answers of its first run", () => {
   const here = book([1, 90]);
   here.tasks.get(idOf(1))!.bequeathed = [{ actor: idOf(50), call: idOf(101) }];

@@ -424,3 +424,35 @@ Deno.test("NodeServer makes an object again that a node asks for which knows of 
   const tasks = () => silent.node.stats().queued + silent.node.stats().running;
   await until("the task runs again", () => tasks() === 2);
 });
+
+Deno.test("NodeServer remembers a task that another node has submitted while somebody needs what it has put here", async () => {
+  using silent = silentNode();
+  const [owner, holder] = ["owner", "holder"].map((name) => connect(silent.node, "peer", id(name))) as [
+    Connected,
+    Connected,
+  ];
+  const driver = connect(silent.node, "driver", id("other"));
+  const [held, free] = [putId(id("one"), 0), putId(id("one"), 1)];
+  owner.send({ type: "behalf", job: id("job"), driver: true });
+  owner.send(delegate(1, id("one")));
+  await until("the task is there", () => silent.node.load().queued === 1);
+  for (const object of [held, free]) driver.send({ type: "put", object, outcome: STORED });
+  await until("it has put both", () => silent.node.stats().objects === 2);
+  holder.send({ type: "retain", objects: [held] });
+  const seek = async (request: number, object: ObjectId) => {
+    holder.send({ type: "seek", request, object, make: false });
+    const answer = () =>
+      holder.received.find((message) => message.type === "copy" && message.request === request);
+    await until("it has answered", () => answer() !== undefined);
+    return (answer() as Extract<FromPeer, { type: "copy" }>).prospect;
+  };
+  assertEquals(await seek(1, held), "soon");
+  silent.fail();
+  await until("the task has ended", () => 1 in owner.results());
+  assertEquals(await seek(2, held), "again");
+  await until("it is written down", () => silent.lineage.written === 1);
+  driver.close();
+  holder.send({ type: "release", objects: [held] });
+  await until("it is forgotten", () => silent.lineage.removed === 1);
+  assertEquals(await seek(3, held), "none");
+});

@@ -302,10 +302,15 @@ declare({ module: MODULE, name: "Shelf", fn: Shelf as unknown as (...args: unkno
 const SHELF_CLASS = packedDescription(describeClass(Shelf as never, SHELF));
 const SHELF_SETTINGS = creationSettings("Shelf");
 
-/** As {@link boxText}, with an actor of the task's own that holds the object as well. */
+/** As {@link boxText}, with an actor of the task's own that holds the object as well; or alone, unless it `gives` it. */
 export const shelfText = task(
   "shelfText",
-  async function (name: string, size: number, ms: number): Promise<Box & { shelf: Handle }> {
+  async function (
+    name: string,
+    size: number,
+    ms: number,
+    gives: boolean,
+  ): Promise<Partial<Box> & { shelf: Handle }> {
     const { client, clock } = here();
     await sleep({ clock }, ms);
     const text = await client.put(textOf(name, size)) as Ref<unknown>;
@@ -313,13 +318,16 @@ export const shelfText = task(
     const target: ActorTarget = { address: SHELF, settings: SHELF_SETTINGS, actor };
     const shelf = makeHandle(client, SHELF_CLASS, client.createActor(target, client.nextChild(), []));
     const kept = callMethod(client, shelf, SHELF, "keep", [[text], name]);
-    await read(client, kept);
-    letGo(client, kept);
-    clock.after(BOX_MS, () => {
-      letGo(client, text);
-      letGo(client, shelf);
-    });
-    return { text, shelf };
+    try {
+      await read(client, kept);
+    } finally {
+      letGo(client, kept);
+      clock.after(BOX_MS, () => {
+        letGo(client, text);
+        letGo(client, shelf);
+      });
+    }
+    return gives ? { text, shelf } : { shelf };
   },
 );
 

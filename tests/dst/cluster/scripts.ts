@@ -130,10 +130,15 @@ export const boxes: Script = async (program) => {
 export const shelves: Script = async (program) => {
   const { client } = program;
   const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
-  const made: { readonly name: string; readonly size: number; readonly box: Box & { shelf: Handle } }[] = [];
+  const made: {
+    readonly name: string;
+    readonly size: number;
+    readonly box: Partial<Box> & { shelf: Handle };
+  }[] = [];
   for (let i = 0, count = 1 + program.below(4); i < count; i++) {
     const name = `${program.name}-shelf${i} `, size = 20_000 + program.below(60_000);
-    const ref = client.submit(shelfText(maybeSpread()), [name, size, program.below(20)]) as Ref<unknown>;
+    const args = [name, size, program.below(20), program.below(2) === 0];
+    const ref = client.submit(shelfText(maybeSpread()), args) as Ref<unknown>;
     made.push({ name, size, box: await read(client, ref) });
     letGo(client, ref);
   }
@@ -147,7 +152,7 @@ export const shelves: Script = async (program) => {
     await program.sleep(program.below(1500));
   }
   for (const { box } of made) {
-    letGo(client, box.text);
+    if (box.text !== undefined) letGo(client, box.text);
     letGo(client, box.shelf);
   }
 };

@@ -19,6 +19,7 @@ import { SimNode, STORE_PORT, TOKEN } from "./machine.ts";
 import { Book } from "./book.ts";
 import { Fate, type FatePlan } from "./fate.ts";
 import { Network, type NetworkPlan } from "./network.ts";
+import { LINEAGE } from "../../../node/registration.ts";
 import { ask, lists } from "./observer.ts";
 import { Program, type Script } from "./program.ts";
 import { SCRIPTS, settleLedgers } from "./scripts.ts";
@@ -262,10 +263,13 @@ export class Cluster {
   }
 
   async #left(): Promise<string[]> {
-    const keys = this.store.keys().filter((key) => !LASTING_KEYS.test(key));
+    const nodes = this.nodes.filter(isUp);
+    // What nodes have left that are gone is seen to every ten minutes.
+    const isOfGone = (key: string) =>
+      key.startsWith(LINEAGE) && !nodes.some(({ id }) => key.startsWith(`${LINEAGE}${id}/`));
+    const keys = this.store.keys().filter((key) => !LASTING_KEYS.test(key) && !isOfGone(key));
     const rows: string[] = [];
     let asked = 0;
-    const nodes = this.nodes.filter(isUp);
     for (const node of nodes) {
       lists(node, ["tasks", "actors", "objects", "jobs", "groups", "unmet"]).then((found) => {
         asked++;
