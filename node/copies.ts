@@ -7,8 +7,8 @@
  * looked at. The other nodes are asked when an object is missed, all at once, and the first that has it will do. None
  * is asked to keep it: what is gone by the time that it is fetched is looked for again.
  *
- * Those that have no copy say what they know of the object: how it was made is remembered on one node only, the one of
- * whoever submitted the task, which then makes it again, and is where it is at home from then on.
+ * Those that have no copy say what they know of the object. Where the task was submitted, it is remembered how the object
+ * was made: that node makes it again then, and is where it is at home from then on.
  *
  * @module
  */
