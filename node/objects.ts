@@ -394,7 +394,7 @@ export class Objects {
     this.spiller.freed(record);
     this.#node.actors.freed(record.id);
     this.#node.cluster?.freed(record);
-    this.#node.rebuilder.lineage.freed(record.id);
+    this.#node.rebuilder.freed(record.id);
   }
 
   /** Asks all programs and isolates to collect garbage. */

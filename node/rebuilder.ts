@@ -6,7 +6,7 @@
  */
 
 import { ObjectLostError } from "../core/errors.ts";
-import { hex, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
+import { hex, isPut, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
 import { LINEAGE_TASKS_MAX } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
 import type { ObjectRecord } from "./directory.ts";
@@ -64,7 +64,13 @@ export class Rebuilder {
     if (this.log === undefined) return;
     const task = this.#node.tasks.get(taskOf(id));
     if (task === undefined || task instanceof CallRecord || this.#node.programs.has(task.job)) return;
-    (task.puts ??= []).push(id);
+    (task.puts ??= new Set()).add(id);
+  }
+
+  /** Nothing refers to an object any more. */
+  freed(id: ObjectId): void {
+    if (this.log !== undefined && isPut(id)) this.#node.tasks.get(taskOf(id))?.puts?.delete(id);
+    this.lineage.freed(id);
   }
 
   /**
@@ -75,7 +81,7 @@ export class Rebuilder {
   rememberPuts(task: TaskRecord): void {
     if (task.args.kind === "stored" || task.entry.settings.stream) return;
     const asker = this.#node.isolates.byNumber.get(task.isolate)?.client?.id;
-    const held = (task.puts ?? []).filter((id) => {
+    const held = [...task.puts ?? []].filter((id) => {
       const record = this.#node.directory.get(id);
       if (record === undefined) return false;
       const others = [...record.others?.keys() ?? []].some((client) => client !== asker);

@@ -96,8 +96,8 @@ export class TaskRecord implements SchedulerTask {
   outOfMemory: string | undefined = undefined;
   /** Calls of actors that it has made on the node where it ran (`node/answers.ts`). */
   bequeathed: readonly { readonly actor: TaskId; readonly call: TaskId }[] | undefined = undefined;
-  /** What it has put on this node: in a cluster, of a task whose program is on another one. */
-  puts: ObjectId[] | undefined = undefined;
+  /** What it has put on this node, and is there still: in a cluster, of a task whose program is on another one. */
+  puts: Set<ObjectId> | undefined = undefined;
   /** The peer that it was given to, by its client's number; -1 while it is this node's. */
   remote = -1;
   /** Outcomes that the peer has told of so far. */
