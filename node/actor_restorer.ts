@@ -24,7 +24,7 @@ import {
   taskIdFromHex,
   taskOf,
 } from "../core/ids.ts";
-import { HEIR_MS, INLINE_BYTES_MAX } from "../core/limits.ts";
+import { INLINE_BYTES_MAX } from "../core/limits.ts";
 import { type Outcome, publishedHashes } from "../core/messages.ts";
 import { pack } from "../store/serialize.ts";
 import { Journal, number } from "./actor_journal.ts";
@@ -202,14 +202,9 @@ export class ActorRestorer {
     record.home = undefined;
     creation.results = [record];
     if (known === undefined) directory.disown(record);
-    directory.use(object);
+    this.#node.holdForHeirs([object]);
     if (settings.virtual || settings.detached) directory.use(object);
     if (directory.seal(record, NOTHING)) this.#node.results.announce(record);
-    this.#node.clock.after(HEIR_MS, () => {
-      if (this.#node.closed) return;
-      directory.unuse(object);
-      this.#node.flush();
-    });
     if (meta !== undefined) this.#enterState(actor, meta, left.state!);
     const journal = actor.journal = new Journal(actor, Promise.resolve(revision));
     const position = meta?.position ?? 0;

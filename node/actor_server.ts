@@ -22,7 +22,6 @@ import {
   ACTOR_FRUITLESS_STARTS_MAX,
   ACTOR_LOG_BYTES_MAX,
   ACTOR_OUTPUT_LINES,
-  HEIR_MS,
   STOP_GRACE_MS,
 } from "../core/limits.ts";
 import type { Outcome, ToNode } from "../core/messages.ts";
@@ -378,20 +377,13 @@ export class ActorServer {
 
   /** What an actor refers to is needed where it goes on, and not let go of here before it can be held there. */
   #keepForHeir(actor: NodeActor): void {
-    const { directory, clock } = this.#node;
     const { isolate, creation, log } = actor;
-    const kept = isolate?.client === undefined ? [] : directory.heldBy(isolate.client.id);
+    const kept = isolate?.client === undefined ? [] : this.#node.directory.heldBy(isolate.client.id);
     for (const call of [creation, ...log]) {
       if (call === undefined) continue;
       kept.push(...call.dependencies, ...call.args.kind === "error" ? [] : call.args.contains);
     }
-    if (kept.length === 0) return;
-    for (const id of kept) directory.use(id);
-    clock.after(HEIR_MS, () => {
-      if (this.#node.closed()) return;
-      for (const id of kept) directory.unuse(id);
-      this.#node.flush();
-    });
+    this.#node.holdForHeirs(kept);
   }
 
   /**

@@ -68,6 +68,8 @@ export interface ActorServices {
   nodeOf(client: number): TaskId | undefined;
   /** Has an object's bytes in memory. @returns Whether they are. */
   provide(id: ObjectId): Promise<boolean>;
+  /** Holds objects for whoever goes on in somebody's place, until they can have said that they want them. */
+  holdForHeirs(ids: readonly ObjectId[]): void;
   /** A task that has ended, and is remembered so that it can be run again. */
   remembered(task: TaskId): TaskRecord | undefined;
   /** The answer of a call of another node's actor is to be kept for one node more. */

@@ -11,6 +11,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { RaydError } from "../core/errors.ts";
 import { hex, type ObjectId, type TaskId } from "../core/ids.ts";
+import { HEIR_MS } from "../core/limits.ts";
 import type { Message } from "../core/messages.ts";
 import { CPU, RESOURCE_UNIT } from "../core/options.ts";
 import type { PlacedNode } from "../core/placement.ts";
@@ -222,6 +223,17 @@ export class NodeParts {
       client.channel.flush();
     }
     this.#dirty.length = 0;
+  }
+
+  /** Holds objects for whoever goes on in somebody's place, until they can have said that they want them. */
+  holdForHeirs(ids: readonly ObjectId[]): void {
+    if (ids.length === 0) return;
+    for (const id of ids) this.directory.use(id);
+    this.clock.after(HEIR_MS, () => {
+      if (this.closed) return;
+      for (const id of ids) this.directory.unuse(id);
+      this.flush();
+    });
   }
 
   /**

@@ -9,10 +9,10 @@ import { ObjectLostError } from "../core/errors.ts";
 import { hex, isPut, type ObjectId, returnId, type TaskId, taskOf } from "../core/ids.ts";
 import { LINEAGE_TASKS_MAX } from "../core/limits.ts";
 import type { Outcome } from "../core/messages.ts";
+import { CallRecord } from "./actor_records.ts";
 import type { ObjectRecord } from "./directory.ts";
 import { Lineage, type LineageEntry } from "./lineage.ts";
 import { LineageLog, readLineage } from "./lineage_log.ts";
-import { CallRecord } from "./actor_records.ts";
 import { packError, refersTo } from "./outcomes.ts";
 import type { NodeParts } from "./parts.ts";
 import { NO_CLIENT } from "./peers.ts";
@@ -143,9 +143,10 @@ export class Rebuilder {
     } catch (error) {
       log("warn", `Lineage of a node that is gone cannot be read: ${(error as Error).message}`);
     }
-    for (const id of this.#inherited.keys()) {
+    for (const { task } of this.#inherited.values()) {
       if (this.#inherited.size <= LINEAGE_TASKS_MAX) return;
-      this.#inherited.delete(id);
+      this.#inherited.delete(task.id);
+      this.#node.actors.answers.unremembered(task);
     }
   }
 

@@ -799,21 +799,16 @@ export class NodeServer {
    */
   #keepForHeirs(client: Client, node: TaskId): void {
     const { directory, actors, clock } = this.#node;
-    const all = this.#node.cluster!.actors.anyOn(node);
-    const kept: ObjectId[] = [];
-    if (!all) {
-      for (const { id, state, journal } of actors.all()) {
-        if (state === "dead" || journal === undefined) continue;
-        kept.push(id as string as ObjectId);
-        directory.use(id as string as ObjectId);
-      }
-      directory.clientGone(client.id);
+    if (!this.#node.cluster!.actors.anyOn(node)) {
+      const kept = [...actors.all()].filter(({ state, journal }) =>
+        state !== "dead" && journal !== undefined
+      );
+      this.#node.holdForHeirs(kept.map(({ id }) => id as string as ObjectId));
+      return directory.clientGone(client.id);
     }
-    if (!all && kept.length === 0) return;
     clock.after(HEIR_MS, () => {
       if (this.#node.closed) return;
-      if (all) directory.clientGone(client.id);
-      for (const id of kept) directory.unuse(id);
+      directory.clientGone(client.id);
       this.#node.flush();
     });
   }

@@ -48,6 +48,7 @@ export function actorServices(node: NodeParts): ActorServices {
     id: options.id,
     nodeOf: (client) => node.cluster?.nodeOf(client),
     provide: (id) => node.objects.provide(id),
+    holdForHeirs: (ids) => node.holdForHeirs(ids),
     remembered: (task) => node.faults.has("end-answers") ? undefined : node.rebuilder.remembered(task),
     kept: (call) => node.cluster?.actors.keep(call),
     forgotten: (call) => {

@@ -9,6 +9,7 @@ import { assert, assertEquals } from "@std/assert";
 import { TaskError } from "../../../core/errors.ts";
 import { HEIR_MS, JOURNAL_VALUE_BYTES_MAX } from "../../../core/limits.ts";
 import { taskIdFromBytes, taskIdFromHex } from "../../../core/ids.ts";
+import type { TaskOptions } from "../../../core/options.ts";
 import type { Client } from "../../../runtime/client.ts";
 import { entryOfHandle as entryOf, type Handle } from "../../../runtime/handle.ts";
 import type { Ref } from "../../../runtime/ref.ts";
@@ -40,6 +41,11 @@ import {
 } from "./functions.ts";
 import { Book } from "./book.ts";
 import type { Program, Script } from "./program.ts";
+
+/** Options of a task that may be spread. */
+function maybeSpread(program: Program): TaskOptions {
+  return { ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) };
+}
 
 /** A graph of tasks, of which some results are read. */
 export const sums: Script = async (program) => {
@@ -81,12 +87,12 @@ export const texts: Script = async (program) => {
   const { client } = program;
   const made = Array.from({ length: 2 + program.below(4) }, (_, i) => {
     const name = `${program.name}-${i} `, size = 20_000 + program.below(60_000);
-    const target = make({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
+    const target = make(maybeSpread(program));
     return { name, size, ref: client.submit(target, [name, size, program.below(20)]) as Ref<unknown> };
   });
   for (let round = 0; round < 3; round++) {
     const chosen = made.filter(() => program.below(2) === 0);
-    const target = measure({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
+    const target = measure(maybeSpread(program));
     const ref = client.submit(
       target,
       [chosen.map(({ name }) => name), ...chosen.map((each) => each.ref)],
@@ -102,11 +108,10 @@ export const texts: Script = async (program) => {
 /** Large objects that tasks put, and that are needed longer than what they came in. */
 export const boxes: Script = async (program) => {
   const { client } = program;
-  const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
   const made: { readonly name: string; readonly size: number; readonly box: Box }[] = [];
   for (let i = 0, count = 1 + program.below(4); i < count; i++) {
     const name = `${program.name}-box${i} `, size = 20_000 + program.below(60_000);
-    const ref = client.submit(boxText(maybeSpread()), [name, size, program.below(20)]) as Ref<unknown>;
+    const ref = client.submit(boxText(maybeSpread(program)), [name, size, program.below(20)]) as Ref<unknown>;
     made.push({ name, size, box: await read<Box>(client, ref) });
     letGo(client, ref);
   }
@@ -117,7 +122,7 @@ export const boxes: Script = async (program) => {
         assertEquals(await read<string>(client, box.text), textOf(name, size), "a text is wrong");
         continue;
       }
-      const ref = client.submit(openBox(maybeSpread()), [box, name]) as Ref<unknown>;
+      const ref = client.submit(openBox(maybeSpread(program)), [box, name]) as Ref<unknown>;
       assertEquals(await read<number>(client, ref), size, "a text has another length");
       letGo(client, ref);
     }
@@ -129,7 +134,6 @@ export const boxes: Script = async (program) => {
 /** Actors that tasks have made, and that hold what those have put. */
 export const shelves: Script = async (program) => {
   const { client } = program;
-  const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
   const made: {
     readonly name: string;
     readonly size: number;
@@ -138,7 +142,7 @@ export const shelves: Script = async (program) => {
   for (let i = 0, count = 1 + program.below(4); i < count; i++) {
     const name = `${program.name}-shelf${i} `, size = 20_000 + program.below(60_000);
     const args = [name, size, program.below(20), program.below(2) === 0];
-    const ref = client.submit(shelfText(maybeSpread()), args) as Ref<unknown>;
+    const ref = client.submit(shelfText(maybeSpread(program)), args) as Ref<unknown>;
     made.push({ name, size, box: await read(client, ref) });
     letGo(client, ref);
   }
@@ -162,15 +166,14 @@ export const receipts: Script = async (program) => {
   const { client } = program;
   const book = new Book(program.name);
   const actor = ledger(client, ledgerOptions(someOptions(program)), 0);
-  const maybeSpread = () => ({ ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) });
   const made = Array.from({ length: 1 + program.below(4) }, (_, i) => {
     const name = `${program.name}-receipt${i}`, size = 20_000 + program.below(60_000);
     const args = [actor, name, 1 + program.below(3), size];
-    return { name, size, ref: client.submit(receipt(maybeSpread()), args) as Ref<unknown> };
+    return { name, size, ref: client.submit(receipt(maybeSpread(program)), args) as Ref<unknown> };
   });
   for (let round = 0; round < 3; round++) {
     const chosen = made.filter(() => program.below(2) === 0);
-    const ref = client.submit(weigh(maybeSpread()), chosen.map((each) => each.ref)) as Ref<unknown>;
+    const ref = client.submit(weigh(maybeSpread(program)), chosen.map((each) => each.ref)) as Ref<unknown>;
     const length = chosen.reduce((sum, { size }) => sum + size, 0);
     assertEquals(await read<number>(client, ref), length, "receipts have another length");
     letGo(client, ref);
@@ -355,7 +358,7 @@ async function useLedger(program: Program, actor: Handle, book: Book, suffix = "
       own.push({ entry, ref: call(client, actor, "enter", args) });
     } else {
       const caller = `${name}-task${i}`;
-      const options = { ...AGAIN, ...(program.below(2) === 0 ? { spread: true } : {}) };
+      const options = maybeSpread(program);
       const nested = program.below(3) === 0;
       const args = nested
         ? [actor, caller, 1 + program.below(3), 1 + program.below(4)]
