@@ -30,20 +30,31 @@ export interface Copy {
   index: number;
 }
 
+type Mutable<T> = T extends readonly (infer E)[] ? E[] : never;
+
 /** Takes a copy of the state, which is that at `at`. @param entriesMax How many entries make a piece. */
 export function copyOf(storage: ShardStorage, at: Position, entriesMax = CHUNK_ENTRIES): Copy {
   const chunks: Chunk[] = [];
-  let entries: (readonly [string, StoredEntry])[] = [];
+  let entries: Mutable<Chunk["entries"]> = [], meta: Mutable<Chunk["meta"]> = [];
   let bytes = 0;
+  const taken = (length: number) => {
+    bytes += length;
+    if (bytes < CHUNK_BYTES && entries.length + meta.length < entriesMax) return;
+    chunks.push({ entries, meta });
+    entries = [];
+    meta = [];
+    bytes = 0;
+  };
   for (const each of storage.scan("", "")) {
     entries.push(each);
-    bytes += each[1].value.length;
-    if (bytes < CHUNK_BYTES && entries.length < entriesMax) continue;
-    chunks.push({ entries, meta: [] });
-    entries = [];
-    bytes = 0;
+    taken(each[1].value.length);
   }
-  const meta = SHARD_META.flatMap((prefix) => [...storage.scanMeta(prefix)]);
+  for (const prefix of SHARD_META) {
+    for (const each of storage.scanMeta(prefix)) {
+      meta.push(each);
+      taken(each[1].length);
+    }
+  }
   chunks.push({ entries, meta });
   return { at, chunks, index: 0, checksum: chunks.reduce(checksumOf, 0) };
 }

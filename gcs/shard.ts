@@ -16,7 +16,7 @@
 
 import type { TaskId } from "../core/ids.ts";
 import { unreachable } from "../core/unreachable.ts";
-import { ChangeHistory } from "./change_history.ts";
+import { ChangeHistory, HISTORY } from "./change_history.ts";
 
 /** One operation on one key, or on all keys with a prefix. */
 export type GcsOp =
@@ -126,7 +126,7 @@ export class Shard {
     this.#storage = storage;
     const revision = storage.getMeta(REVISION);
     this.#revision = this.#revisionWritten = revision === undefined ? 0 : readF64(revision, 0);
-    this.#history = new ChangeHistory(this.#revision);
+    this.#history = new ChangeHistory(storage, this.#revision);
     for (const [name, value] of storage.scanMeta(CLIENT)) {
       this.#clients.set(name.slice(CLIENT.length) as TaskId, readClient(value));
     }
@@ -227,6 +227,7 @@ export class Shard {
     if (this.#revision !== this.#revisionWritten) {
       this.#storage.putMeta(REVISION, f64(this.#revision));
       this.#revisionWritten = this.#revision;
+      this.#history.settle();
     }
     for (const client of this.#dirty) {
       const record = this.#clients.get(client);
@@ -375,7 +376,7 @@ function readClient(bytes: Uint8Array): ClientRecord {
 }
 
 /** What a shard keeps beside its entries: names for {@link ShardStorage.scanMeta}, each or the prefix of some. */
-export const SHARD_META: readonly string[] = [REVISION, CLIENT];
+export const SHARD_META: readonly string[] = [REVISION, CLIENT, HISTORY];
 
 /**
  * The shard that a key belongs to: a hash (FNV-1a, 32 bits) of what stands in its braces, so that keys with the same can be

@@ -7,6 +7,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { ChangeHistory, CHANGES_KEPT_MAX } from "../gcs/change_history.ts";
+import { MemoryStorage } from "../gcs/memory_storage.ts";
 import type { GcsChange } from "../gcs/shard.ts";
 
 Deno.test("ChangeHistory has every change as it was, for each prefix and from each revision on", () => {
@@ -22,17 +23,22 @@ Deno.test("ChangeHistory has every change as it was, for each prefix and from ea
       fc.uint8Array({ maxLength: 40 }),
       fc.constant(new Uint8Array(40_000).fill(7)),
     ),
-    step: fc.integer({ min: 1, max: 3 }),
+    // The transaction ends after it; and then the process.
+    settles: fc.boolean(),
+    restarts: fc.boolean(),
   });
   fc.assert(
     fc.property(fc.nat(100), fc.array(change, { maxLength: 30 }), (before, added) => {
-      const history = new ChangeHistory(before);
+      const storage = new MemoryStorage();
+      let history = new ChangeHistory(storage, before);
       const all: GcsChange[] = [];
       let revision = before;
-      for (const { key, value, step } of added) {
-        revision += step;
+      for (const { key, value, settles, restarts } of added) {
+        revision++;
         all.push({ key, value, revision });
         history.add({ key, value, revision });
+        if (settles) history.settle();
+        if (settles && restarts) history = new ChangeHistory(storage, revision);
       }
       for (let after = before; after <= revision; after++) {
         for (const prefix of ["", ...added.map(({ key }) => [...key].slice(0, 2).join(""))]) {
@@ -49,7 +55,7 @@ Deno.test("ChangeHistory has every change as it was, for each prefix and from ea
 });
 
 Deno.test("ChangeHistory keeps so many changes, and not many more", () => {
-  const history = new ChangeHistory(0);
+  const history = new ChangeHistory(new MemoryStorage(), 0);
   const changes = CHANGES_KEPT_MAX * 3;
   for (let revision = 1; revision <= changes; revision++) {
     history.add({ key: `key/${revision}`, value: Uint8Array.of(revision & 0xff), revision });

@@ -11,12 +11,19 @@ import type { Clock } from "../core/clock.ts";
 import { systemClock } from "../core/clock.ts";
 import { DisconnectedError, UsageError } from "../core/errors.ts";
 import { type TaskId, taskIdFromBytes } from "../core/ids.ts";
+import { copyOf, writeChunk } from "../gcs/chain_copy.ts";
+import { ORIGIN } from "../gcs/chain_log.ts";
+import {
+  CHANGES_BYTES_MAX,
+  CHANGES_DISK_BYTES_MAX,
+  CHANGES_KEPT_MAX,
+  HISTORY,
+} from "../gcs/change_history.ts";
 import { ABSENT, ANY, GcsClient } from "../gcs/client.ts";
 import { LmdbStorage } from "../gcs/lmdb_storage.ts";
-import { CHANGES_BYTES_MAX, CHANGES_KEPT_MAX } from "../gcs/change_history.ts";
 import { MemoryStorage } from "../gcs/memory_storage.ts";
 import { GcsServer, LEASE_GRACE_MS, type TransactionalStorage } from "../gcs/server.ts";
-import { type GcsCommand, type GcsOp, type GcsResult, Shard } from "../gcs/shard.ts";
+import { type GcsChange, type GcsCommand, type GcsOp, type GcsResult, Shard } from "../gcs/shard.ts";
 import { type ByteStream, streamPair } from "../transport/channel.ts";
 import { until } from "./fixtures/files.ts";
 
@@ -142,11 +149,11 @@ function agreesWithModel(storage: TransactionalStorage, steps: readonly Step[]):
   const sequences = [0, 0, 0];
   const last: (GcsCommand | undefined)[] = [];
   const seen = new Map<string, string>();
+  const told: GcsChange[] = [];
   const watch = () => {
-    let revision = 0;
     for (const change of shard.takeChanges()) {
-      assert(change.revision > revision, "changes are in the order of revisions");
-      revision = change.revision;
+      told.push(change);
+      assertEquals(change.revision, told.length, "changes are in the order of revisions");
       if (change.value === undefined) seen.delete(change.key);
       else seen.set(change.key, text(change.value)!);
     }
@@ -197,7 +204,15 @@ function agreesWithModel(storage: TransactionalStorage, steps: readonly Step[]):
       .sort((a, b) => a[0]! < b[0]! ? -1 : 1);
     assertEquals(all, expected);
     assertEquals([...seen].sort(), [...model.entries].map(([key, { value }]) => [key, value]).sort());
+    for (const after of [0, told.length >>> 1, told.length]) {
+      assertEquals(shard.missed("", after)?.map(plainChange), told.slice(after).map(plainChange));
+    }
   }
+}
+
+/** A change that can be compared. */
+function plainChange({ key, value, revision }: GcsChange): unknown[] {
+  return [key, text(value), revision];
 }
 
 /** A result that can be compared. */
@@ -275,13 +290,7 @@ Deno.test("what a shard has settled is there after a restart of the process, on 
 Deno.test("a watcher who was away for too long is told so", () => {
   const shard = new Shard(new Transactional());
   let sequence = 0;
-  const put = (key: string) =>
-    shard.apply({
-      client: idOf(1),
-      sequence: ++sequence,
-      acknowledged: sequence - 1,
-      operations: [{ kind: "put", key, value: bytes("v"), expect: ANY, lease: false }],
-    });
+  const put = (key: string) => putValue(shard, ++sequence, key, bytes("v"));
   put("a");
   assertEquals(shard.missed("a", 0)?.length, 1);
   for (let i = 0; i < CHANGES_KEPT_MAX * 2; i++) put("b");
@@ -294,26 +303,105 @@ Deno.test("a shard does not keep large changes for longer than their size allows
   const shard = new Shard(new Transactional());
   const value = new Uint8Array(CHANGES_BYTES_MAX / 4);
   for (let sequence = 1; sequence <= 100; sequence++) {
-    shard.apply({
-      client: idOf(1),
-      sequence,
-      acknowledged: sequence - 1,
-      operations: [{ kind: "put", key: "a", value, expect: ANY, lease: false }],
-    });
+    putValue(shard, sequence, "a", value);
     const kept = Array.from({ length: sequence + 1 }, (_, after) => shard.missed("a", after)?.length)
       .find((missed) => missed !== undefined)!;
     assert(kept >= Math.min(sequence, 4) && kept < 8, `${kept} changes are kept after ${sequence}`);
     assertEquals(shard.missed("a", sequence - kept)?.length, kept);
   }
-  const huge = { kind: "put", key: "a", value: new Uint8Array(CHANGES_BYTES_MAX * 2), expect: ANY } as const;
-  shard.apply({
-    client: idOf(1),
-    sequence: 101,
-    acknowledged: 100,
-    operations: [{ ...huge, lease: false }],
-  });
+  putValue(shard, 101, "a", new Uint8Array(CHANGES_BYTES_MAX * 2));
   assertEquals([shard.missed("a", 100), shard.missed("a", 101)], [undefined, []]);
 });
+
+Deno.test("what a watcher has missed is known after a restart as well, the newest of it", () => {
+  const storage = new Transactional();
+  const shard = new Shard(storage);
+  let sequence = 0;
+  for (let i = 0; i < CHANGES_KEPT_MAX + 1_000; i++) {
+    putValue(shard, ++sequence, "a", bytes(`${sequence}`));
+    shard.settle();
+  }
+  const again = new Shard(storage);
+  const missed = again.missed("a", sequence - CHANGES_KEPT_MAX)!;
+  assertEquals(missed.map(({ value }) => Number(text(value))), missed.map(({ revision }) => revision));
+  assertEquals([missed.length, again.missed("a", 1)], [CHANGES_KEPT_MAX, undefined]);
+});
+
+Deno.test("of changes on disk no more is kept than their size allows", () => {
+  const storage = new Transactional();
+  let shard = new Shard(storage);
+  let sequence = 0;
+  const value = new Uint8Array(CHANGES_DISK_BYTES_MAX / 4);
+  while (sequence < 20) {
+    putValue(shard, ++sequence, "a", value);
+    shard.settle();
+    const kept = storage.scanMeta(HISTORY).reduce((sum, [, { length }]) => sum + length, 0);
+    assert(kept <= CHANGES_DISK_BYTES_MAX, `${kept} bytes are kept`);
+  }
+  shard = new Shard(storage);
+  assertEquals([shard.missed("a", 17)?.length, shard.missed("a", 16)], [3, undefined]);
+  putValue(shard, ++sequence, "a", new Uint8Array(CHANGES_DISK_BYTES_MAX));
+  putValue(shard, ++sequence, "a", value);
+  shard.settle();
+  assertEquals(shard.missed("a", 17)?.length, 5);
+  shard = new Shard(storage);
+  assertEquals([shard.missed("a", 22), shard.missed("a", 21)], [[], undefined]);
+  putValue(shard, ++sequence, "a", value);
+  shard.settle();
+  shard = new Shard(storage);
+  assertEquals([shard.missed("a", 22)?.length, shard.missed("a", 21)], [1, undefined]);
+});
+
+Deno.test("changes on disk that do not lead up to the state are not told, and removed", () => {
+  const [storage, other] = [new Transactional(), new Transactional()];
+  let shard = new Shard(storage);
+  for (let sequence = 1; sequence <= 3; sequence++) putValue(shard, sequence, "a", bytes(`${sequence}`));
+  shard.settle();
+  // What an older version does, which knows of no history.
+  const [[name, history]] = storage.scanMeta(HISTORY) as [[string, Uint8Array]];
+  shard = new Shard(other);
+  for (let sequence = 1; sequence <= 5; sequence++) putValue(shard, sequence, "a", bytes(`${sequence}`));
+  shard.settle();
+  for (const [name] of other.scanMeta(HISTORY)) other.deleteMeta(name);
+  other.putMeta(name, history);
+  shard = new Shard(other);
+  assertEquals([shard.missed("a", 5), shard.missed("a", 4), shard.missed("a", 2)], [
+    [],
+    undefined,
+    undefined,
+  ]);
+  putValue(shard, 6, "a", bytes("6"));
+  shard.settle();
+  assertEquals(other.getMeta(name), undefined);
+  shard = new Shard(other);
+  assertEquals([shard.missed("a", 5)?.length, shard.missed("a", 4)], [1, undefined]);
+});
+
+Deno.test("a copy of a shard knows as much of what watchers have missed, in pieces that are not large", () => {
+  const [storage, copied] = [new Transactional(), new Transactional()];
+  const shard = new Shard(storage);
+  for (let sequence = 1; sequence <= 40; sequence++) {
+    putValue(shard, sequence, `a/${sequence}`, new Uint8Array(50_000));
+    shard.settle();
+  }
+  const { chunks } = copyOf(storage, ORIGIN);
+  for (const chunk of chunks) {
+    const sizes = [...chunk.entries.map(([, { value }]) => value), ...chunk.meta.map(([, value]) => value)];
+    assert(sizes.reduce((sum, { length }) => sum + length, 0) < 320_000);
+    writeChunk(copied, chunk);
+  }
+  assertEquals(new Shard(copied).missed("a/", 0)?.map(plainChange), shard.missed("a/", 0)?.map(plainChange));
+});
+
+/** Writes a key, as a client's command. */
+function putValue(shard: Shard, sequence: number, key: string, value: Uint8Array): void {
+  shard.apply({
+    client: idOf(1),
+    sequence,
+    acknowledged: sequence - 1,
+    operations: [{ kind: "put", key, value, expect: ANY, lease: false }],
+  });
+}
 
 // --- Server and clients ---
 
@@ -469,8 +557,10 @@ Deno.test("writes take effect once, and watches see each change once, through an
   );
 });
 
-Deno.test("a watcher that was away is told what changed, in between no more and no less", async () => {
-  const store = new Store(1);
+/** What a watcher is told that was away while another server wrote. @param forget Whether its changes are no longer known. */
+async function toldAfterAnother(forget: boolean): Promise<string[]> {
+  const storage = new Transactional();
+  const store = new Store(1, systemClock, [storage]);
   const writer = await store.client(1), watcher = await store.client(2);
   const seen: string[] = [];
   for (const key of ["k/a", "k/b", "k/c"]) await writer.put(key, bytes("1"));
@@ -480,22 +570,33 @@ Deno.test("a watcher that was away is told what changed, in between no more and 
   store.up = false;
   store.cut();
   store.server.close();
-  // Another server on the same state, which knows no changes any more: the watcher must find the difference itself.
   const other = new Store(1, systemClock, store.storages);
   const writer2 = await other.client(3);
   await writer2.put("k/a", bytes("2"));
+  await writer2.put("k/d", bytes("1"));
+  await writer2.delete("k/d");
   await writer2.delete("k/b");
   await writer2.put("other", bytes("x"));
   writer2.close();
   other.close();
+  if (forget) { for (const [name] of storage.scanMeta(HISTORY)) storage.deleteMeta(name); }
   store.restart();
   store.up = true;
-  await until("it has caught up", () => seen.length >= 2);
-  await watcher.get("k/a");
-  assertEquals(seen.sort(), ["k/a=2", "k/b=undefined"]);
+  await until("it has caught up", () => seen.includes("k/b=undefined"));
+  await watcher.put("k/e", bytes("1"));
+  await until("it is told of what comes", () => seen.includes("k/e=1"));
   writer.close();
   watcher.close();
   store.close();
+  return seen;
+}
+
+Deno.test("a watcher that was away while the store was killed is told all that changed, in order", async () => {
+  assertEquals(await toldAfterAnother(false), ["k/a=2", "k/d=1", "k/d=undefined", "k/b=undefined", "k/e=1"]);
+});
+
+Deno.test("a watcher that was away for too long finds the difference itself, no more and no less", async () => {
+  assertEquals((await toldAfterAnother(true)).sort(), ["k/a=2", "k/b=undefined", "k/e=1"]);
 });
 
 Deno.test("leases go with their holder: at once when it says goodbye, after a grace when it is lost", async () => {

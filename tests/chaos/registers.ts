@@ -173,9 +173,9 @@ export class Registers {
     const numbers = this.#numbers[n]!;
     const number = numbers.next++;
     try {
-      await client.put(`${NUMBERS}${n}/${number}`, bytes(`${number}`));
+      await client.put(numberKey(n, number), bytes(`${number}`));
       numbers.written = number;
-      await client.delete(`${NUMBERS}${n}/${number - 1}`);
+      await client.delete(numberKey(n, number - 1));
     } catch {
       numbers.unknown.add(number);
     }
@@ -183,7 +183,7 @@ export class Registers {
 
   #watched(key: string, value: Uint8Array | undefined): void {
     if (value === undefined) return;
-    const [n, number] = key.slice(NUMBERS.length).split("/").map(Number) as [number, number];
+    const [n, number] = key.match(/\d+/g)!.map(Number) as [number, number];
     const numbers = this.#numbers[n]!;
     for (let missed = numbers.seen + 1; missed < number; missed++) {
       if (!numbers.unknown.has(missed)) {
@@ -250,6 +250,11 @@ export const clock: Clock = {
   },
   turn: () => new Promise((resolve) => setTimeout(resolve, 0)),
 };
+
+/** A client's numbers are in one shard: what is told of several is in no order. */
+function numberKey(client: number, number: number): string {
+  return `${NUMBERS}{${client}}/${number}`;
+}
 
 function bytes(text: string): Uint8Array {
   return new TextEncoder().encode(text);
