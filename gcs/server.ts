@@ -58,6 +58,8 @@ export const LEASE_GRACE_MS = 1_000;
 export const TAKEOVER_GRACE_MS = 3_000;
 /** How long a client with leases may say nothing before it counts as gone, though its connection stands. */
 export const SILENCE_MS_MAX = 3_000;
+/** How much is read from a connection at once: what has come while a transaction was written becomes the next one. */
+const TURN_BYTES = 256 * 1024;
 /** How often loads are passed on. */
 const LOADS_MS = 20;
 /** How often silent clients are looked for. */
@@ -123,6 +125,8 @@ export class GcsServer {
   #epoch = 0;
   #leads = false;
   #closed = false;
+  /** Whether what has arrived is about to take effect. */
+  #commits = false;
   #cancelTick: () => void = () => {};
   #cancelLoads: (() => void) | undefined;
 
@@ -158,7 +162,8 @@ export class GcsServer {
 
   /** Takes a connection. @param stream Its bytes. */
   accept(stream: ByteStream): void {
-    const channel = new Channel<FromGcs, ToGcs>(checked(stream), decodeToGcs, "manual", encodeGcs);
+    const bytes = checked(stream, TURN_BYTES);
+    const channel = new Channel<FromGcs, ToGcs>(bytes, decodeToGcs, "manual", encodeGcs, TURN_BYTES);
     const connection: Connection = {
       channel,
       client: undefined,
@@ -174,7 +179,7 @@ export class GcsServer {
     const late = this.#options.clock.after(GREETING_MS_MAX, () => channel.close());
     channel.start({
       message: (message) => this.#message(connection, message),
-      drained: () => this.#commit(),
+      drained: () => this.#commitSoon(),
       closed: (error) => {
         late();
         this.#connectionClosed(connection, error);
@@ -287,8 +292,17 @@ export class GcsServer {
     } else this.#member.run(0, (replica) => replica.step({ type: "remember", client }));
   }
 
+  /** Other connections of which something has arrived are read before: their continuations are queued already. */
+  #commitSoon(): void {
+    if (this.#commits) return;
+    this.#commits = true;
+    queueMicrotask(() => this.#commit());
+  }
+
   /** What the turn has brought takes effect, one transaction a shard. */
   #commit(): void {
+    this.#commits = false;
+    if (this.#closed) return;
     for (let i = 0; i < this.#shards; i++) {
       const queue = this.#queues[i]!;
       if (queue.length === 0) continue;

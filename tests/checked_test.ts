@@ -75,6 +75,16 @@ Deno.test("a checked stream gives what was written, in whatever pieces it travel
   assertEquals(Uint8Array.from(got), large);
 });
 
+Deno.test("a checked stream gives all that is there at once, of however many blocks it is", async () => {
+  const blocks = Array.from({ length: 5 }, (_, i) => new Uint8Array(50_000).fill(i));
+  const bytes = await sent(blocks, () => 100_000);
+  const stream = checked(new Wire(bytes, () => bytes.length), 300_000);
+  const into = new Uint8Array(220_000);
+  assertEquals(await stream.read(into), 220_000);
+  assertEquals([into[0], into[219_999]], [0, 4]);
+  assertEquals([await stream.read(into), await stream.read(into)], [30_000, null]);
+});
+
 Deno.test("a bit that turns over anywhere ends a checked stream with an error, and nothing wrong is read", async () => {
   await fc.assert(
     fc.asyncProperty(

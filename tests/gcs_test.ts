@@ -599,6 +599,23 @@ Deno.test("a watcher that was away for too long finds the difference itself, no 
   assertEquals((await toldAfterAnother(true)).sort(), ["k/a=2", "k/b=undefined", "k/e=1"]);
 });
 
+Deno.test("what several clients ask for at once is one transaction", async () => {
+  let transactions = 0;
+  class Counting extends Transactional {
+    override transaction<T>(body: () => T): T {
+      transactions++;
+      return super.transaction(body);
+    }
+  }
+  const store = new Store(1, systemClock, [new Counting()]);
+  const clients = await Promise.all(Array.from({ length: 20 }, (_, i) => store.client(i + 1)));
+  transactions = 0;
+  await Promise.all(clients.map((client, i) => client.put(`${i}`, bytes("1"))));
+  assertEquals(transactions, 1);
+  for (const client of clients) client.close();
+  store.close();
+});
+
 Deno.test("leases go with their holder: at once when it says goodbye, after a grace when it is lost", async () => {
   const timers = new Timers();
   const store = new Store(2, timers);

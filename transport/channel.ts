@@ -57,6 +57,7 @@ export class Channel<Out, In> {
   #scheduled = false;
   #closed = false;
   #closeWhenWritten = false;
+  readonly #blockBytes: number;
   /** The largest message that is taken. A peer that nobody knows yet has no business to send large ones. */
   messageBytesMax = MESSAGE_BYTES_MAX;
   /** While it is set, what is sent stays here. */
@@ -67,17 +68,20 @@ export class Channel<Out, In> {
    * @param decode Reads one message of the kind that the peer sends.
    * @param policy When to write.
    * @param encode Appends a message, length and all; of the messages of `core/messages.ts` by default.
+   * @param blockBytes How much is read at once, if it is there.
    */
   constructor(
     stream: ByteStream,
     decode: (from: ByteReader) => In,
     policy: FlushPolicy,
     encode: (to: ByteWriter, message: Out) => void = encodeMessage as (to: ByteWriter, message: Out) => void,
+    blockBytes = READ_BLOCK_BYTES,
   ) {
     this.#stream = stream;
     this.#decode = decode;
     this.#policy = policy;
     this.#encode = encode;
+    this.#blockBytes = blockBytes;
   }
 
   /** Begins to read. @param events Who to tell. */
@@ -145,7 +149,7 @@ export class Channel<Out, In> {
   }
 
   async #readAll(): Promise<void> {
-    let block = new Uint8Array(READ_BLOCK_BYTES);
+    let block = new Uint8Array(this.#blockBytes);
     let start = 0, end = 0;
     this.#reader.block(block);
     try {
@@ -175,7 +179,7 @@ export class Channel<Out, In> {
         }
         this.#events!.drained?.();
         if (block.length - start < needed || end === block.length) {
-          const next = new Uint8Array(Math.max(READ_BLOCK_BYTES, needed));
+          const next = new Uint8Array(Math.max(this.#blockBytes, needed));
           next.set(block.subarray(start, end));
           block = next;
           end -= start;

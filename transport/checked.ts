@@ -19,22 +19,27 @@ import type { ByteStream } from "./channel.ts";
 const BLOCK_BYTES_MAX = 64 * 1024;
 const HEAD_BYTES = 12;
 
-/** Puts what is written to a stream into blocks, and takes what is read out of them. @param stream Owned from now on. */
-export function checked(stream: ByteStream): ByteStream {
-  return new CheckedStream(stream);
+/**
+ * Puts what is written to a stream into blocks, and takes what is read out of them.
+ *
+ * @param stream Owned from now on. @param readBytes How much is read at once, if it is there.
+ */
+export function checked(stream: ByteStream, readBytes = BLOCK_BYTES_MAX): ByteStream {
+  return new CheckedStream(stream, readBytes);
 }
 
 class CheckedStream implements ByteStream {
   readonly #stream: ByteStream;
   readonly #out = new Uint8Array(HEAD_BYTES + BLOCK_BYTES_MAX);
-  readonly #in = new Uint8Array(HEAD_BYTES + BLOCK_BYTES_MAX);
+  readonly #in: Uint8Array<ArrayBuffer>;
   /** What is in `#in`: from where to where it can be handed out, and up to where it has been read. */
   #from = 0;
   #good = 0;
   #end = 0;
 
-  constructor(stream: ByteStream) {
+  constructor(stream: ByteStream, readBytes: number) {
     this.#stream = stream;
+    this.#in = new Uint8Array(HEAD_BYTES + Math.max(readBytes, BLOCK_BYTES_MAX));
   }
 
   async read(into: Uint8Array): Promise<number | null> {
@@ -50,10 +55,14 @@ class CheckedStream implements ByteStream {
       }
       this.#end += count;
     }
-    const count = Math.min(into.length, this.#good - this.#from);
-    into.set(this.#in.subarray(this.#from, this.#from + count));
-    this.#from += count;
-    return count;
+    let filled = 0;
+    do {
+      const count = Math.min(into.length - filled, this.#good - this.#from);
+      into.set(this.#in.subarray(this.#from, this.#from + count), filled);
+      this.#from += count;
+      filled += count;
+    } while (filled < into.length && this.#takeBlock());
+    return filled;
   }
 
   /** Whether the next block is there, whole; it can be handed out then. @throws {ProtocolError} If it is not as it was sent. */
