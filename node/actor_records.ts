@@ -35,6 +35,8 @@ export class CallRecord extends TaskRecord implements TableCall {
   orphaned = false;
   /** It will never be run again here, once its answer is told. */
   forgotten = false;
+  /** How many nodes will say when its answer need not be kept for them any more; of those that have not said so already. */
+  keepers = 1;
   /** Its answer is forgotten where the actor is once it is here. */
   forgetDone = false;
   /** It is on its way to another node, and its actor does not end there before it: the directory counts it as a use. */

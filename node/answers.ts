@@ -17,7 +17,7 @@
 import type { ObjectId, TaskId } from "../core/ids.ts";
 import { returnId } from "../core/ids.ts";
 import type { Outcome } from "../core/messages.ts";
-import { type CallRecord, NodeActor } from "./actor_records.ts";
+import { CallRecord, NodeActor } from "./actor_records.ts";
 import type { ObjectDirectory } from "./directory.ts";
 import { refersTo } from "./outcomes.ts";
 import type { TaskRecord } from "./tasks.ts";
@@ -110,7 +110,7 @@ export class AnswerBook {
     const running = this.#tasks.get(id);
     const task = running ?? this.#remembered(id);
     if (task === undefined) return undefined;
-    scope = { id, parent: task.parent, calls: [], far: [] };
+    scope = { id, parent: this.#submitterOf(task)?.id ?? task.parent, calls: [], far: [] };
     this.#scopes.set(id, scope);
     if (running === undefined) this.#wait(scope);
     return scope;
@@ -150,7 +150,9 @@ export class AnswerBook {
     if (actor instanceof NodeActor) {
       if (task.answers !== undefined && task !== actor.creation) {
         const { id, job, parent, answers: outcomes } = task;
-        this.#answered.set(id, { actor, parent, job, outcomes, keepers: 1 });
+        const { keepers } = task as CallRecord;
+        this.#answered.set(id, { actor, parent, job, outcomes, keepers });
+        if (keepers === 0) this.drop(id);
       }
       if ((task as CallRecord).forgetDone) this.#forgotten({ actor: actor.id, call: task.id });
       // A durable actor's call may run once more, to rebuild the actor: until it is forgotten.
@@ -163,7 +165,8 @@ export class AnswerBook {
 
   /** A task has ended, or a logged call will never be run again. */
   scopeEnded(task: TaskRecord): void {
-    if (this.#abandoned.has(task.parent) && !this.#tasks.has(task.parent)) {
+    const parent = this.#submitterOf(task)?.id ?? task.parent;
+    if (this.#abandoned.has(parent) && !this.#tasks.has(parent)) {
       this.#leave(task.id);
       return this.abandon(task.id);
     }
@@ -172,18 +175,43 @@ export class AnswerBook {
     this.#takeBequeathed(task);
     const scope = this.#scopes.get(task.id);
     if (isRemembered) {
-      if (scope !== undefined) this.#wait(scope);
-      return;
+      if (scope === undefined) return;
+      scope.parent = parent;
+      return this.#wait(scope);
     }
     this.#remove(task.id);
-    this.#pass(task.id, task.parent, scope);
+    this.#pass(task.id, parent, scope);
+  }
+
+  /** Who has submitted a task, or, if that has ended before it, who has submitted that: whoever may be run again. */
+  #submitterOf(task: TaskRecord): TaskRecord | undefined {
+    const mayRunAgain = ({ id, finished }: TaskRecord) =>
+      !finished || this.#scopes.has(id) || this.#abandoned.has(id) || this.#remembered(id) !== undefined;
+    while (task.submitter !== undefined && !mayRunAgain(task.submitter)) {
+      task.submitter = task.submitter.submitter;
+    }
+    return task.submitter;
+  }
+
+  /** A task that runs here submits another one, perhaps again. */
+  submits(parent: TaskRecord, task: TaskRecord): void {
+    const before = this.#submitterOf(task);
+    if (before !== undefined) before.children--;
+    task.submitter = parent;
+    parent.children++;
+  }
+
+  /** A task is about to end: what it has submitted and has not ended counts for whoever submitted it. */
+  leaves(task: TaskRecord): void {
+    const submitter = this.#submitterOf(task);
+    if (submitter !== undefined) submitter.children += task.children - 1;
   }
 
   /** A task that has ended will not be run again to make once more what it has made. */
   unremembered(task: TaskRecord): void {
     if (this.#tasks.has(task.id)) return; // it is running again, and ends
     const scope = this.#remove(task.id);
-    this.#pass(task.id, scope?.parent ?? task.parent, scope);
+    this.#pass(task.id, scope?.parent ?? this.#submitterOf(task)?.id ?? task.parent, scope);
   }
 
   /** Answers stay that a task has got, and those that it has submitted: nobody here says when they need not. */
@@ -257,9 +285,15 @@ export class AnswerBook {
   #collect({ calls, far }: Scope, to: FarCall[]): void {
     for (const call of far) to.push(call);
     for (const call of calls) {
-      const answered = this.#answered.get(call);
-      if (answered !== undefined) to.push({ actor: answered.actor.id, call });
+      const actor = (this.#answered.get(call) ?? this.#running(call))?.actor;
+      if (actor !== undefined) to.push({ actor: actor.id, call });
     }
+  }
+
+  /** A call that is not answered yet. */
+  #running(id: TaskId): CallRecord | undefined {
+    const task = this.#tasks.get(id);
+    return task instanceof CallRecord ? task : undefined;
   }
 
   /** What those have called that a task has submitted, and that are remembered here: its answers are needed here as well. */
@@ -295,8 +329,8 @@ export class AnswerBook {
 
   /** An answer is kept for one node more. */
   keep(id: TaskId): void {
-    const answered = this.#answered.get(id);
-    if (answered !== undefined) answered.keepers++;
+    const kept = this.#answered.get(id) ?? this.#running(id);
+    if (kept !== undefined) kept.keepers++;
   }
 
   /**
@@ -304,9 +338,11 @@ export class AnswerBook {
    * was cut off, and not know that it ran again elsewhere, and ended: what it says for a while is said too late.
    */
   end(id: TaskId): void {
-    const answered = this.#answered.get(id);
-    if (answered !== undefined && --answered.keepers > 0) return;
-    if (answered !== undefined && answered.parent !== answered.job) this.#remember(answered.parent);
+    const kept = this.#answered.get(id) ?? this.#running(id);
+    // Its actor has moved while it waited: its answer will be kept there.
+    if (kept instanceof CallRecord && kept.state === "delegated") return void (kept.forgetDone = true);
+    if (kept === undefined || --kept.keepers > 0) return;
+    if (kept.parent !== kept.job) this.#remember(kept.parent);
     this.drop(id);
   }
 

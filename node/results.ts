@@ -36,6 +36,7 @@ export class Results {
     assert(outcomes.length >= returns, "a task ends with fewer outcomes than it returns");
     const kept = this.#node.cluster !== undefined && !this.#node.faults.has("forget-lineage");
     if (kept && task.puts !== undefined) this.#node.rebuilder.rememberPuts(task);
+    this.#node.actors.answers.leaves(task);
     if (task.foreign) this.#bequeath(task);
     for (let i = 0; i < returns; i++) this.settle(task, i, outcomes[i]!);
     if (task.followers !== undefined) {
@@ -64,8 +65,9 @@ export class Results {
     const { answers } = this.#node.actors;
     const calls = answers.bequeath(task);
     task.bequeathed = undefined;
-    if (client === undefined) answers.abandon(task.id);
-    else if (calls.length > 0) {
+    // What it has submitted still runs, and nobody would be told what that has called.
+    if (client === undefined || task.children > 0) answers.abandon(task.id);
+    if (client !== undefined && calls.length > 0) {
       this.#node.send(client, { type: "bequeath", handle: task.handle, calls });
     }
   }

@@ -43,12 +43,17 @@ export class Submissions {
     if (this.ofCancelled(client, message, fn, entry)) return;
     // A driver is never run again, so what it submits is new.
     const parent = client.role === "driver" ? undefined : this.#node.tasks.get(message.parent);
-    if (client.role !== "driver" && this.adopt(client, message)) return;
+    if (client.role !== "driver" && this.adopt(client, message)) {
+      const known = this.#node.tasks.get(message.task);
+      if (known !== undefined && parent !== undefined) this.#node.actors.answers.submits(parent, known);
+      return;
+    }
     // What a durable actor's call submits, it submits again when it is replayed.
     if (parent instanceof CallRecord) this.#node.actors.answers.touch(parent.id);
     const job = parent?.job ?? client.job;
     const task = new TaskRecord(message, job, fn, entry, client.id);
     this.#node.tasks.set(task.id, task);
+    if (parent !== undefined) this.#node.actors.answers.submits(parent, task);
     this.#useArguments(task);
     const missing = this.#useDependencies(task);
     if (missing === undefined) return;

@@ -104,6 +104,10 @@ export class TaskRecord implements SchedulerTask {
   collected: (Outcome | undefined)[] | undefined = undefined;
   /** It runs again because what it made is gone. */
   rebuild = false;
+  /** The task that has submitted it here; once that has ended, whoever submitted that, and so on. */
+  submitter: TaskRecord | undefined = undefined;
+  /** How many tasks have not ended that have it for a submitter. */
+  children = 0;
   /** It came from another node, and is not passed on again. */
   foreign = false;
   /** Undoes its timeout. */

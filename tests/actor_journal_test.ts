@@ -279,10 +279,12 @@ function book(...running: readonly (readonly [task: number, parent: number])[]) 
       };
       const fn = definitions.function({ load: "code:x", module: "file:///m.ts", name: "f" });
       const entry = definitions.settings(parseTaskOptions({}, "f", false));
-      tasks.set(idOf(task), new TaskRecord(submitted, idOf(90), fn, entry, NO_CLIENT));
+      const record = new TaskRecord(submitted, idOf(90), fn, entry, NO_CLIENT);
+      tasks.set(idOf(task), record);
+      const submitter = tasks.get(idOf(parent));
+      if (submitter !== undefined) answers.submits(submitter, record);
     }
   };
-  run(...running);
   const kept: FarCall[] = [], forgotten: FarCall[] = [];
   const directory = new ObjectDirectory({ freed: () => {}, pending: () => undefined });
   const remembered = new Map<TaskId, TaskRecord>();
@@ -294,6 +296,7 @@ function book(...running: readonly (readonly [task: number, parent: number])[]) 
     (call) => forgotten.push(call),
     () => 0,
   );
+  run(...running);
   const call = (parent: number, n: number) => {
     const far = { actor: { id: idOf(50) }, parent: idOf(parent), id: idOf(n), forgetDone: false };
     answers.expectFar(far as never);
@@ -302,6 +305,8 @@ function book(...running: readonly (readonly [task: number, parent: number])[]) 
   const end = (task: number) => {
     const record = tasks.get(idOf(task))!;
     tasks.delete(idOf(task));
+    record.finished = true;
+    answers.leaves(record);
     answers.finished(record);
   };
   /** What a task has made is needed. @returns Says that it is not any more. */
@@ -378,6 +383,65 @@ Deno.test("answers are kept for whoever would submit their caller again", () => 
   assertEquals(here.forgotten, [], "task 1 may be run again, and all that it has submitted");
   one();
   assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
+});
+
+Deno.test("answers of a task that outlives who submitted it are kept for whoever submitted that", () => {
+  const here = book([1, 90], [2, 1], [3, 2], [4, 3]);
+  here.call(4, 101);
+  const four = here.remember(4);
+  for (const n of [2, 3, 4]) here.end(n);
+  four();
+  assertEquals(here.forgotten, [], "task 1 may be run again, and all that comes of it");
+  here.end(1);
+  assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
+});
+
+Deno.test("a task counts what it has submitted, and what came of that, and has not ended", () => {
+  const { tasks, end, run } = book([1, 90], [2, 1], [3, 2], [4, 3], [5, 1]);
+  const one = tasks.get(idOf(1))!;
+  const counts = [one.children];
+  for (const n of [2, 3]) {
+    end(n);
+    counts.push(one.children);
+  }
+  run([6, 90]);
+  // Task 4 is submitted once more.
+  book().answers.submits(tasks.get(idOf(6))!, tasks.get(idOf(4))!);
+  counts.push(one.children, tasks.get(idOf(6))!.children);
+  end(5);
+  end(4);
+  counts.push(one.children, tasks.get(idOf(6))!.children);
+  assertEquals(counts, [2, 2, 2, 1, 1, 0, 0]);
+});
+
+Deno.test("an answer that nobody will ask for when it is given is not kept; nor one that all have let go of", () => {
+  const { answers, tasks, run, end } = book([1, 90]);
+  const { record } = journals();
+  const make = (n: number, parent = 1) => {
+    const call = record(idOf(n));
+    tasks.set(call.id, call);
+    Object.assign(call, { parent: idOf(parent) });
+    answers.expect(call);
+    return () => {
+      tasks.delete(call.id);
+      call.finished = true;
+      answers.finished(call);
+    };
+  };
+  const answer = [101, 102, 103].map((n) => make(n));
+  assertEquals(answers.bequeath(tasks.get(idOf(1))!).length, 3, "those that are not answered yet, too");
+  answers.keep(idOf(102));
+  for (const n of [101, 102]) answers.end(idOf(n));
+  for (const each of answer) each();
+  assertEquals([101, 102, 103].map((n) => answers.answerOf(idOf(n)) !== undefined), [false, true, true]);
+  answers.end(idOf(102));
+  answers.end(idOf(103));
+  assertEquals([answers.size, answers.hasEnded(idOf(1))], [0, true]);
+  run([2, 90]);
+  const late = make(104, 2);
+  end(2);
+  late();
+  assertEquals(answers.size, 0, "task 2 has ended for good before its call was answered");
 });
 
 Deno.test("answers that two nodes may ask for again are kept for both", () => {

@@ -198,6 +198,36 @@ export const recordAll = task(
   },
 );
 
+/** What a task has that does not wait for the one it has submitted. */
+export interface Scattered {
+  readonly text: string;
+  /** Of another one of these, or of what {@link record} returns. */
+  readonly rest: Ref<unknown>;
+}
+
+/** Has another task call an actor, at so many removes, and waits for none of them: most end after whoever submitted them. */
+export const scatter = task(
+  "scatter",
+  async function (
+    ledger: Handle,
+    name: string,
+    depth: number,
+    count: number,
+    ms: number,
+  ): Promise<Scattered> {
+    const { client, clock } = here();
+    const rest =
+      (depth > 0
+        ? client.submit(scatter(AGAIN), [ledger, name, depth - 1, count, ms])
+        : client.submit(record(AGAIN), [ledger, name, count, ms])) as Ref<unknown>;
+    client.disown(ledger, entryOfHandle(ledger));
+    await sleep({ clock }, depth * count * ms);
+    clock.after(BOX_MS, () => letGo(client, rest));
+    return { text: textOf(name, SCATTERED_BYTES), rest };
+  },
+);
+const SCATTERED_BYTES = 20_000;
+
 /** Holds so much of the resource "slot" for a while. */
 export const hold = task("hold", async function (slots: number, ms: number) {
   const surrounding = here();
