@@ -11,6 +11,9 @@
  * tasks are remembered; the oldest are forgotten first, and what depends on them can then be made again only from
  * objects that still exist.
  *
+ * A task may return a Ref of what another one makes that it has submitted, and not waited for. How that was made is known where
+ * it was submitted, and if that node is gone, nowhere: then the task which returned the Ref is run again, and submits it again.
+ *
  * Pure.
  *
  * @module
@@ -33,8 +36,9 @@ export interface LineageEntry {
 /** The tasks that one node remembers. */
 export class Lineage {
   readonly #entries = new Map<TaskId, LineageEntry>();
+  /** What came in a task's results, and another one makes that it has submitted: by the object. */
+  readonly #containers = new Map<ObjectId, LineageEntry>();
   readonly #max: number;
-
   readonly #dropped: (task: TaskRecord) => void;
 
   /** @param max How many tasks are remembered at most. @param dropped Told of each that is forgotten. */
@@ -53,14 +57,28 @@ export class Lineage {
     return this.#entries.get(task);
   }
 
-  /** A task has ended and left objects in a store. */
-  remember(task: TaskRecord, outputs: readonly ObjectId[]): void {
+  /** The task that has submitted the one which makes an object, as far as the object came in its results. */
+  containerOf(id: ObjectId): LineageEntry | undefined {
+    return this.#containers.get(id);
+  }
+
+  /**
+   * A task has ended and left objects in a store.
+   *
+   * @param contained Objects that came in its results, and that another task makes which is not known here: to have one again,
+   *   this task has to submit that one again.
+   */
+  remember(task: TaskRecord, outputs: readonly ObjectId[], contained: readonly ObjectId[] = []): void {
     const known = this.#entries.get(task.id);
-    if (known !== undefined) {
-      for (const id of outputs) known.outputs.add(id);
-      return;
+    const entry = known ?? { task, outputs: new Set<ObjectId>(), readers: 0, rebuilds: 0 };
+    for (const id of outputs) entry.outputs.add(id);
+    for (const id of contained) {
+      if (this.#containers.has(id)) continue;
+      this.#containers.set(id, entry);
+      entry.outputs.add(id);
     }
-    this.#entries.set(task.id, { task, outputs: new Set(outputs), readers: 0, rebuilds: 0 });
+    if (known !== undefined || entry.outputs.size === 0) return;
+    this.#entries.set(task.id, entry);
     for (const id of readsOf(task)) {
       const maker = this.#entries.get(taskOf(id));
       if (maker !== undefined) maker.readers++;
@@ -70,6 +88,12 @@ export class Lineage {
 
   /** An object is not referred to any more. */
   freed(id: ObjectId): void {
+    const container = this.#containers.get(id);
+    if (container !== undefined) {
+      this.#containers.delete(id);
+      container.outputs.delete(id);
+      this.#check(container);
+    }
     const entry = this.#entries.get(taskOf(id));
     if (entry === undefined || !entry.outputs.delete(id)) return;
     this.#check(entry);
@@ -94,6 +118,7 @@ export class Lineage {
   /** Forgets a task though it may be needed. Whoever reads its outputs does not count it any more. */
   #drop(entry: LineageEntry): void {
     this.#entries.delete(entry.task.id);
+    for (const id of entry.outputs) if (this.#containers.get(id) === entry) this.#containers.delete(id);
     this.#dropped(entry.task);
     for (const id of readsOf(entry.task)) {
       const maker = this.#entries.get(taskOf(id));

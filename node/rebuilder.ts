@@ -45,18 +45,27 @@ export class Rebuilder {
    */
   remember(task: TaskRecord, outcomes: readonly Outcome[]): void {
     if (task.foreign || task.args.kind === "stored" || task.entry.settings.stream) return;
-    const outputs: ObjectId[] = [];
+    const outputs: ObjectId[] = [], contained: ObjectId[] = [];
     outcomes.forEach((outcome, i) => {
       if (!refersTo(outcome)) return;
-      const puts = outcome.kind === "error" ? [] : outcome.contains.filter((id) => taskOf(id) === task.id);
-      for (const id of [returnId(task.id, i), ...puts]) {
+      const contains = outcome.kind === "error" ? [] : outcome.contains;
+      for (const id of [returnId(task.id, i), ...contains.filter((id) => taskOf(id) === task.id)]) {
         if (this.#node.directory.get(id) !== undefined) outputs.push(id);
       }
+      for (const id of contains) if (this.#isOfUnknownTask(id)) contained.push(id);
     });
-    if (outputs.length === 0) return;
-    this.lineage.remember(task, outputs);
+    if (outputs.length === 0 && contained.length === 0) return;
+    this.lineage.remember(task, outputs, contained);
     // With this node a program of its own dies as well, and nobody is left who could need what its tasks have made.
     if (!this.#node.programs.has(task.job)) this.log?.add(task);
+  }
+
+  /** Whether another node has submitted the task that makes an object. */
+  #isOfUnknownTask(id: ObjectId): boolean {
+    const { directory, tasks, cluster } = this.#node;
+    const task = taskOf(id);
+    return !isPut(id) && directory.get(id)?.home !== undefined && !tasks.has(task) &&
+      this.#entry(task) === undefined && !cluster!.actors.places.has(task);
   }
 
   /** A task has put something. */
@@ -157,12 +166,13 @@ export class Rebuilder {
    */
   rebuild(record: ObjectRecord): string | undefined {
     const id = taskOf(record.id);
-    const entry = this.#entry(id);
+    const entry = this.#entry(id) ?? this.lineage.containerOf(record.id);
     if (entry === undefined) {
       return "it is not known how it was made: it was put, or by an actor, or too long ago";
     }
     const { task } = entry;
     const { name } = task.entry.settings;
+    if (task.id !== id && this.#node.tasks.has(task.id)) return undefined; // it is about to submit it again
     if (entry.rebuilds++ >= Math.max(1, task.retries)) {
       return `task ${name}, which made it, was run again ${entry.rebuilds - 1} times already`;
     }

@@ -79,6 +79,23 @@ Deno.test("Lineage keeps a task while something can need what it made, also by w
   assertEquals(dropped.sort(), [1, 2, 3].map((n) => hex(idOf(n))));
 });
 
+Deno.test("Lineage keeps a task while something can need what came in its results, and no longer", () => {
+  const definitions = new Definitions(new Shapes());
+  const lineage = new Lineage(2, () => {});
+  const out = (n: number) => returnId(idOf(n), 0);
+  lineage.remember(makeTask(definitions, 1, [], []), [out(1)], [out(11)]);
+  lineage.remember(makeTask(definitions, 2, [], []), [], [out(11), out(12)]);
+  lineage.freed(out(1));
+  assertEquals([11, 12, 13].map((n) => lineage.containerOf(out(n))?.task.id), [idOf(1), idOf(2), undefined]);
+  lineage.freed(out(11));
+  assertEquals([lineage.size, lineage.containerOf(out(11))], [1, undefined]);
+  for (const n of [3, 4]) lineage.remember(makeTask(definitions, n, [], []), [out(n)]);
+  assertEquals(lineage.containerOf(out(12)), undefined, "it was the oldest");
+  lineage.freed(out(12));
+  lineage.remember(makeTask(definitions, 5, [], []), [], []);
+  assertEquals(lineage.size, 2);
+});
+
 /** A table whose writes end when the test says, and a clock that it sets. */
 class Fake {
   readonly stored = new Map<string, Uint8Array>();

@@ -6,7 +6,7 @@
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { DisconnectedError, ObjectLostError, StoreFullError } from "../core/errors.ts";
-import { type ObjectId, putId, returnId } from "../core/ids.ts";
+import { type ObjectId, putId, returnId, type TaskId } from "../core/ids.ts";
 import { type FromPeer, type Outcome, type Prospect, type ToNode } from "../core/messages.ts";
 import { parseTaskOptions } from "../core/options.ts";
 import { pack, unpack } from "../store/serialize.ts";
@@ -57,7 +57,7 @@ Deno.test("NodeServer brings an object whose node is gone from another one that 
 });
 
 Deno.test("NodeServer waits for an object that nobody can make again until its node is gone, or there again", async () => {
-  const inner = returnId(id("inner"), 0);
+  const inner = putId(id("inner"), 0);
   for (const comesBack of ["with it", "without it", "never"] as const) {
     const value: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
     using it = await bereft(value, never, ["other"]);
@@ -130,24 +130,31 @@ Deno.test("NodeServer has an object made again of which nobody who is left has a
   assertEquals(it.pulls, []);
 });
 
-Deno.test("NodeServer has what a task has put made again, though the value that it came in is let go of", async () => {
-  using silent = silentNode();
-  const { peer, driver, given } = await givenAway(silent.node);
-  const inner = putId(given.task, 0), outer = returnId(given.task, 0);
-  const tasks = () => silent.node.stats().queued + silent.node.stats().running;
-  const outcome: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
-  peer.send({ type: "result", handle: given.handle, index: 0, kept: true, outcome });
-  await until("its result is known", () => Object.keys(driver.results()).length === 1);
-  driver.send({ type: "retain", objects: [inner] });
-  driver.send({ type: "release", objects: [outer] });
-  driver.send({ type: "ask", request: 1, topic: "stats" });
-  await until("that is done", () => driver.received.some(({ type }) => type === "answer"));
-  peer.close();
-  await until("it is gone", () => silent.lost.includes(id("peer")));
-  driver.send({ type: "subscribe", objects: [inner] });
-  await until("the task runs again", () => tasks() === 2);
-  assertEquals(driver.received.filter(({ type }) => type === "object"), []);
-});
+for (
+  const [what, objectOf] of [
+    ["a task has put", (task: TaskId) => putId(task, 0)],
+    ["a task makes that another one has submitted, and returned the Ref of,", () => returnId(id("inner"), 0)],
+  ] as const
+) {
+  Deno.test(`NodeServer has what ${what} made again, though the value that it came in is let go of`, async () => {
+    using silent = silentNode();
+    const { peer, driver, given } = await givenAway(silent.node);
+    const inner = objectOf(given.task), outer = returnId(given.task, 0);
+    const tasks = () => silent.node.stats().queued + silent.node.stats().running;
+    const outcome: Outcome = { kind: "inline", bytes: pack(1).toBytes(), contains: [inner] };
+    peer.send({ type: "result", handle: given.handle, index: 0, kept: true, outcome });
+    await until("its result is known", () => Object.keys(driver.results()).length === 1);
+    driver.send({ type: "retain", objects: [inner] });
+    driver.send({ type: "release", objects: [outer] });
+    driver.send({ type: "ask", request: 1, topic: "stats" });
+    await until("that is done", () => driver.received.some(({ type }) => type === "answer"));
+    peer.close();
+    await until("it is gone", () => silent.lost.includes(id("peer")));
+    driver.send({ type: "subscribe", objects: [inner] });
+    await until("the task runs again", () => tasks() === 2);
+    assertEquals(driver.received.filter(({ type }) => type === "object"), []);
+  });
+}
 
 for (
   const [how, says] of [
@@ -345,7 +352,7 @@ Deno.test("NodeServer has a lost object from a node that says that it can make i
 });
 
 Deno.test("NodeServer does not give an object up whose task is still to end on another node", async () => {
-  using it = await missing(returnId(id("inner"), 0), ["runs"]);
+  using it = await missing(putId(id("inner"), 0), ["runs"]);
   const [runs] = it.left as [Connected];
   for (let times = 1; times <= 3; times++) {
     await until("it is asked, again", () => it.seeks(runs).length === times);
