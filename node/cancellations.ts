@@ -73,6 +73,7 @@ export class Cancellations {
     const isolate = this.#node.isolates.byNumber.get(task.isolate);
     const { execution } = task;
     const asker = isolate?.client;
+    task.abandoned = true;
     this.stop(task, error, false, false);
     // It must not go on beside another run of it, which may begin here at once, and makes the same calls.
     if (isolate?.executions.get(execution) === task) this.#node.isolates.end(isolate, false);

@@ -26,7 +26,7 @@ export interface ObjectRecord {
   /** The client that made it; its count is kept apart because nearly every object has this one holder only. */
   readonly owner: number;
   /** It was not made here, or is made here once more: it has no owner. */
-  readonly foreign: boolean;
+  foreign: boolean;
   ownerCount: number;
   /** Counts of other clients. */
   others: Map<number, number> | undefined;

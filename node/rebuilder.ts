@@ -63,9 +63,9 @@ export class Rebuilder {
   /** Whether another node has submitted the task that makes an object. */
   #isOfUnknownTask(id: ObjectId): boolean {
     const { directory, tasks, cluster } = this.#node;
-    const task = taskOf(id);
-    return !isPut(id) && directory.get(id)?.home !== undefined && !tasks.has(task) &&
-      this.#entry(task) === undefined && !cluster!.actors.places.has(task);
+    const task = taskOf(id), running = tasks.get(task);
+    const isElsewhere = running === undefined ? directory.get(id)?.home !== undefined : running.foreign;
+    return isElsewhere && !isPut(id) && this.#entry(task) === undefined && !cluster!.actors.places.has(task);
   }
 
   /** A task has put something. */

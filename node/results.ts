@@ -96,7 +96,11 @@ export class Results {
       // This one of its results was not lost.
       if (known?.outcome !== undefined) return this.#dropResult(task, index, outcome);
     }
-    if (known === undefined && !refersTo(outcome)) {
+    if (task.abandoned) return this.#forsake(task, index, outcome);
+    // Somebody may look for it who had heard of it from an earlier run.
+    const found = known === undefined && task.parent !== task.job &&
+      this.#node.directory.get(returnId(task.id, index)) !== undefined;
+    if (known === undefined && !found && !refersTo(outcome)) {
       if (client !== undefined) {
         this.#node.send(client, { type: "result", handle: task.handle, index, kept: false, outcome });
       }
@@ -127,6 +131,22 @@ export class Results {
     } else if (known === undefined || !task.rebuild) this.#node.directory.disown(record);
     this.#tellOthers(task, index, true, outcome);
     this.announce(record);
+  }
+
+  /** An abandoned task makes nothing: whoever waits for it here has it from where it runs again, as if it had been there. */
+  #forsake(task: TaskRecord, index: number, outcome: Outcome): void {
+    const { clients, cluster, directory, executions } = this.#node;
+    const client = clients.get(task.client);
+    if (client !== undefined) {
+      this.#node.send(client, { type: "result", handle: task.handle, index, kept: false, outcome });
+    }
+    const record = directory.get(returnId(task.id, index));
+    if (record === undefined || record.outcome !== undefined) return;
+    record.foreign = true;
+    directory.sealed(record);
+    if (directory.get(record.id) !== record) return;
+    const waits = executions.dependencies.waitingFor(record.id).length > 0;
+    if (waits || (record.subscribers?.length ?? 0) > 0) cluster?.want(record);
   }
 
   /** Tells an outcome to all but the first who want a task. */

@@ -108,6 +108,8 @@ export class TaskRecord implements SchedulerTask {
   submitter: TaskRecord | undefined = undefined;
   /** How many tasks have not ended that have it for a submitter. */
   children = 0;
+  /** The node that had submitted it is gone, and runs it again elsewhere: what becomes of it here is none of its outcomes. */
+  abandoned = false;
   /** It came from another node, and is not passed on again. */
   foreign = false;
   /** Undoes its timeout. */

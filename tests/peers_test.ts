@@ -4,7 +4,7 @@
  * @module
  */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { parseActorOptions } from "../core/actor_options.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DisconnectedError } from "../core/errors.ts";
@@ -66,6 +66,39 @@ Deno.test("NodeServer ends a task whose node is gone, and not what another run o
   second.send(delegate(3, id("three")));
   await queued(2);
   assertEquals(second.results(), {});
+});
+
+Deno.test("NodeServer tells who waits for a task whose node is gone what comes of it where it runs again", async () => {
+  using silent = silentNode();
+  const [first, second] = ["first", "second"].map((name) => connect(silent.node, "peer", id(name))) as [
+    Connected,
+    Connected,
+  ];
+  const driver = connect(silent.node, "driver", id("job"));
+  const given = async (to: Connected, handle: number) => {
+    to.send({ type: "behalf", job: id("job"), driver: false });
+    to.send({ ...delegate(handle, id("one")), parent: id("zero") } as ToNode);
+    await until("it is given", () => silent.node.load().queued === 1);
+  };
+  await given(first, 1);
+  const object = returnId(id("one"), 0);
+  driver.send({ type: "retain", objects: [object] });
+  driver.send({ type: "subscribe", objects: [object] });
+  driver.send({ type: "ask", request: 1, topic: "stats" });
+  await until("that is done", () => driver.received.some(({ type }) => type === "answer"));
+  first.close();
+  const told = () => driver.received.filter((message) => message.type === "object");
+  await until(
+    "others are asked",
+    () => second.received.some((message) => message.type === "seek" && message.object === object),
+  );
+  assertEquals([told(), silent.node.load().queued], [[], 0]);
+  await given(second, 7);
+  silent.fail();
+  await until("both were told", () => 7 in second.results() && told().length === 1);
+  const { outcome } = told()[0]!;
+  const { message } = unpack((outcome as Extract<Outcome, { kind: "error" }>).bytes) as { message: string };
+  assertStringIncludes(message, "did not start on this node");
 });
 
 Deno.test("NodeServer runs a task itself that it gave to a node which gives it back: none of them waits for the other", async () => {
