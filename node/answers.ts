@@ -166,11 +166,12 @@ export class AnswerBook {
   /** A task has ended, or a logged call will never be run again. */
   scopeEnded(task: TaskRecord): void {
     const parent = this.#submitterOf(task)?.id ?? task.parent;
-    if (this.#abandoned.has(parent) && !this.#tasks.has(parent)) {
+    const isLeft = this.#abandoned.has(parent) && !this.#tasks.has(parent);
+    if (isLeft || task.foreign && this.#abandoned.has(task.id)) {
       this.#leave(task.id);
       return this.abandon(task.id);
     }
-    if (!task.foreign) this.#abandoned.delete(task.id);
+    this.#abandoned.delete(task.id);
     const isRemembered = this.#remembered(task.id) !== undefined;
     this.#takeBequeathed(task);
     const scope = this.#scopes.get(task.id);
@@ -243,7 +244,7 @@ export class AnswerBook {
     if (parent !== undefined) {
       for (const call of scope.calls) parent.calls.push(call);
       for (const call of scope.far) parent.far.push(call);
-    } else {
+    } else if (!this.#abandoned.has(to)) {
       for (const call of scope.calls) this.end(call);
       for (const call of scope.far) this.#forgotten(call);
     }

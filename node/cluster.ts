@@ -82,6 +82,8 @@ export interface ClusterServices {
   announce(record: ObjectRecord): void;
   /** Has an object made again whose home is gone; in the end it is announced, if only as lost. */
   remake(record: ObjectRecord): void;
+  /** Whether an object came in a task's result, which is run again for it if it is lost. */
+  comesWith(object: ObjectId, task: TaskId): boolean;
   /** Whether an object's bytes are in this node's memory or on its disk. */
   isHere(record: ObjectRecord): boolean;
   /** Takes a waiting task from the local scheduler, if there is one that is accepted. */
@@ -526,7 +528,8 @@ export class Cluster {
     if (outcome.kind === "error") return;
     for (let i = 0; i < outcome.contains.length; i++) {
       const id = outcome.contains[i]!;
-      this.introduce(client, id, undefined, maker !== undefined && taskOf(id) === maker);
+      const made = maker !== undefined && (taskOf(id) === maker || this.#node.comesWith(id, maker));
+      this.introduce(client, id, undefined, made);
     }
   }
 

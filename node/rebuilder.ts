@@ -203,6 +203,7 @@ export class Rebuilder {
       const record = returned.has(id) ? undefined : directory.get(id);
       if (record === undefined || record.outcome !== undefined || record.home !== undefined) continue;
       if (record.pending || !(record.asked || objects.remade.has(id))) continue;
+      if (this.#node.tasks.has(taskOf(id))) continue; // it was submitted again
       const { name } = task.entry.settings;
       const how = outcomes.some(({ kind }) => kind === "error") ? "it failed" : "it did not put it again";
       const error = new ObjectLostError(

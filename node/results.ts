@@ -108,7 +108,7 @@ export class Results {
     }
     const record = known ?? this.#node.directory.declare(returnId(task.id, index), task.client);
     // What another node had, and a task has made here, is this node's own from now on.
-    if (record.foreign && outcome.kind === "stored" && task.remote < 0) {
+    if (record.foreign && outcome.kind !== "error" && task.remote < 0) {
       this.#node.cluster?.settledHere(record);
     }
     if (!this.#node.directory.seal(record, outcome)) {

@@ -146,6 +146,7 @@ export function clusterServices(node: NodeParts): ClusterServices {
     fail: (task, error) => results.fail(task, error),
     announce: (record) => results.announce(record),
     remake: (record) => node.rebuilder.remakeForeign(record),
+    comesWith: (object, task) => node.rebuilder.lineage.containerOf(object)?.task.id === task,
     isHere: (record) => node.objects.keepsBytes(record),
     giveAway: (accept) => scheduler.giveAway(accept),
     backlog: () => ({

@@ -396,6 +396,18 @@ Deno.test("answers of a task that outlives who submitted it are kept for whoever
   assertEquals(here.forgotten, [{ actor: idOf(50), call: idOf(101) }]);
 });
 
+Deno.test("answers stay that pass to a task whose node is gone, of one that could have been run again here", () => {
+  const here = book([1, 90], [2, 1]);
+  here.call(2, 101);
+  const two = here.remember(2);
+  here.end(2);
+  here.tasks.get(idOf(1))!.foreign = true;
+  here.answers.abandon(idOf(1));
+  here.end(1);
+  two();
+  assertEquals(here.forgotten, []);
+});
+
 Deno.test("a task counts what it has submitted, and what came of that, and has not ended", () => {
   const { tasks, end, run } = book([1, 90], [2, 1], [3, 2], [4, 3], [5, 1]);
   const one = tasks.get(idOf(1))!;
