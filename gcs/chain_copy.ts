@@ -39,7 +39,7 @@ export function copyOf(storage: ShardStorage, at: Position, entriesMax = CHUNK_E
   let bytes = 0;
   const taken = (length: number) => {
     bytes += length;
-    if (bytes < CHUNK_BYTES && entries.length + meta.length < entriesMax) return;
+    if (bytes < CHUNK_BYTES && entries.length < entriesMax && meta.length < CHUNK_ENTRIES) return;
     chunks.push({ entries, meta });
     entries = [];
     meta = [];

@@ -196,23 +196,25 @@ export class AnswerBook {
 
   /** A task that runs here submits another one, perhaps again. */
   submits(parent: TaskRecord, task: TaskRecord): void {
-    const before = this.#submitterOf(task);
+    const before = runningAncestorOf(task);
     if (before !== undefined) before.children--;
-    task.submitter = parent;
+    task.submitter = task.ancestor = parent;
     parent.children++;
   }
 
-  /** A task is about to end: what it has submitted and has not ended counts for whoever submitted it. */
+  /** A task has ended: what it has submitted, and has not ended, counts for whoever has submitted it. */
   leaves(task: TaskRecord): void {
-    const submitter = this.#submitterOf(task);
-    if (submitter !== undefined) submitter.children += task.children - 1;
+    const ancestor = runningAncestorOf(task);
+    if (ancestor !== undefined) ancestor.children += task.children - 1;
+    this.#submitterOf(task); // of tasks that each submit the next one, the last would hold all
   }
 
   /** A task that has ended will not be run again to make once more what it has made. */
   unremembered(task: TaskRecord): void {
     if (this.#tasks.has(task.id)) return; // it is running again, and ends
+    const submitter = this.#submitterOf(task);
     const scope = this.#remove(task.id);
-    this.#pass(task.id, scope?.parent ?? this.#submitterOf(task)?.id ?? task.parent, scope);
+    this.#pass(task.id, scope?.parent ?? submitter?.id ?? task.parent, scope);
   }
 
   /** Answers stay that a task has got, and those that it has submitted: nobody here says when they need not. */
@@ -407,4 +409,10 @@ export class AnswerBook {
     give(0, refersTo(first), first);
     return true;
   }
+}
+
+/** Whoever has submitted a task, and runs; or whoever has submitted that, if it has ended. */
+function runningAncestorOf(task: TaskRecord): TaskRecord | undefined {
+  while (task.ancestor?.finished) task.ancestor = task.ancestor.ancestor;
+  return task.ancestor;
 }

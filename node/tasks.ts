@@ -104,9 +104,11 @@ export class TaskRecord implements SchedulerTask {
   collected: (Outcome | undefined)[] | undefined = undefined;
   /** It runs again because what it made is gone. */
   rebuild = false;
-  /** The task that has submitted it here; once that has ended, whoever submitted that, and so on. */
+  /** The task that has submitted it here; once that will not run again, whoever submitted that, and so on. */
   submitter: TaskRecord | undefined = undefined;
-  /** How many tasks have not ended that have it for a submitter. */
+  /** The same, of those that run. */
+  ancestor: TaskRecord | undefined = undefined;
+  /** How many tasks have not ended that have it for an ancestor. */
   children = 0;
   /** The node that had submitted it is gone, and runs it again elsewhere: what becomes of it here is none of its outcomes. */
   abandoned = false;

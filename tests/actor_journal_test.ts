@@ -5,7 +5,7 @@
  * @module
  */
 
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { systemClock } from "../core/clock.ts";
 import { ProtocolError } from "../core/errors.ts";
@@ -409,21 +409,45 @@ Deno.test("answers stay that pass to a task whose node is gone, of one that coul
 });
 
 Deno.test("a task counts what it has submitted, and what came of that, and has not ended", () => {
-  const { tasks, end, run } = book([1, 90], [2, 1], [3, 2], [4, 3], [5, 1]);
-  const one = tasks.get(idOf(1))!;
-  const counts = [one.children];
-  for (const n of [2, 3]) {
-    end(n);
-    counts.push(one.children);
+  for (const isRemembered of [false, true]) {
+    const { answers, tasks, end, run, remember } = book([1, 90], [2, 1], [3, 2], [4, 3], [5, 1]);
+    const one = tasks.get(idOf(1))!;
+    const counts = [one.children];
+    for (const n of [2, 3]) {
+      if (isRemembered) remember(n);
+      end(n);
+      counts.push(one.children);
+    }
+    run([6, 90]);
+    const six = tasks.get(idOf(6))!;
+    answers.submits(six, tasks.get(idOf(4))!); // once more
+    counts.push(one.children, six.children);
+    end(5);
+    end(4);
+    counts.push(one.children, six.children);
+    assertEquals(counts, [2, 2, 2, 1, 1, 0, 0]);
   }
-  run([6, 90]);
-  // Task 4 is submitted once more.
-  book().answers.submits(tasks.get(idOf(6))!, tasks.get(idOf(4))!);
-  counts.push(one.children, tasks.get(idOf(6))!.children);
-  end(5);
-  end(4);
-  counts.push(one.children, tasks.get(idOf(6))!.children);
-  assertEquals(counts, [2, 2, 2, 1, 1, 0, 0]);
+});
+
+Deno.test("of tasks that each submit the next one, the last does not hold those that nobody remembers", () => {
+  for (const order of ["remembered for a while", "never remembered"] as const) {
+    const { tasks, run, end, remember } = book();
+    let needless: (() => void)[] = [];
+    let last: TaskRecord | undefined;
+    for (let n = 1; n <= 60; n++) {
+      run([n, n - 1]);
+      last = tasks.get(idOf(n))!;
+      if (n > 1 && order === "remembered for a while") needless.push(remember(n - 1));
+      if (n > 1) end(n - 1);
+      if (needless.length < 10) continue;
+      const newest = needless.pop()!;
+      for (const each of needless) each();
+      needless = [newest];
+    }
+    let held = 0;
+    for (let each = last; each !== undefined; each = each.submitter) held++;
+    assert(held < 15, `the last of 60 holds ${held}: ${order}`);
+  }
 });
 
 Deno.test("an answer that nobody will ask for when it is given is not kept; nor one that all have let go of", () => {
