@@ -15,13 +15,22 @@ export interface Clock {
   turn(): Promise<void>;
 }
 
-/** The machine's clock. Its timers do not keep a program alive. */
+/**
+ * The machine's clock. Its timers do not keep a program alive.
+ *
+ * Deno calls a timer that is due though it was cleared, if what cleared it came of an operation, as a read, that ended in the
+ * same turn of the event loop. So whoever undoes one says that here as well.
+ */
 export const systemClock: Clock = {
   now: () => performance.now(),
   after(ms, callback) {
-    const timer = setTimeout(callback, Math.min(ms, 0x7fff_ffff));
+    let undone = false;
+    const timer = setTimeout(() => undone || callback(), Math.min(ms, 0x7fff_ffff));
     Deno.unrefTimer(timer);
-    return () => clearTimeout(timer);
+    return () => {
+      undone = true;
+      clearTimeout(timer);
+    };
   },
   turn: () => new Promise((resolve) => setTimeout(resolve, 0)),
 };

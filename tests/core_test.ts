@@ -7,6 +7,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { assert } from "../core/assert.ts";
+import { systemClock } from "../core/clock.ts";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { UsageError } from "../core/errors.ts";
 import {
@@ -294,4 +295,21 @@ Deno.test("parseDemand gives whole units without zeros, whatever a user adds up"
 
 Deno.test("showDemand shows amounts as a user would write them", () => {
   assertEquals(showDemand(parseDemand({ cpus: 2, gpus: 0.5 }, "f")), "{cpu: 2, gpu: 0.5}");
+});
+
+Deno.test("systemClock does not call what was undone, though it was due when that which undid it came", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr as Deno.NetAddr;
+  const [accepted, connected] = [listener.accept(), Deno.connect({ hostname: "127.0.0.1", port })];
+  using reader = await accepted;
+  using writer = await connected;
+  let called = false;
+  const undo = systemClock.after(5, () => called = true);
+  const read = reader.read(new Uint8Array(1)).then(undo);
+  await systemClock.turn();
+  await writer.write(Uint8Array.of(1));
+  for (const since = performance.now(); performance.now() < since + 10;); // both are ready by the next turn
+  await read;
+  await systemClock.turn();
+  assertEquals(called, false);
 });
