@@ -5,11 +5,13 @@
  * already, so it must not be applied once more: the call gets its first answer. Answers are kept for as long as the
  * caller may be run again: until it has ended, and what it has made is not needed any more, which might have to be made
  * again (`node/lineage.ts`). Then they pass to the task that submitted it, which may be run again itself and then submit it
- * anew, and so on up to the program, which never is.
+ * anew, and so on up to the program, which never is. If that task has ended before and will not be run again, they pass to
+ * whoever submitted it.
  *
  * Answers are kept where the actor is. Of calls from other nodes, the caller's node knows how long that must be, and says
  * when nobody will ask any more (`forget`); until then, answers are kept whoever dies. When a task ends that another node
- * had submitted, its calls are *bequeathed* to that node, which then knows.
+ * had submitted, its calls are *bequeathed* to that node, which then knows. If that node is gone, or something that the task
+ * has submitted still runs, the answers stay until the program ends.
  *
  * @module
  */

@@ -195,7 +195,7 @@ export class Rebuilder {
     if (this.#node.directory.get(id) === record) this.#entry(taskOf(id))?.outputs.add(id);
   }
 
-  /** A task has run again, and ended. What it has not put again, though somebody waits for it, is lost. */
+  /** A task has run again, and ended. What it has not put, or submitted, again, though somebody waits for it, is lost. */
   ended(task: TaskRecord, outcomes: readonly Outcome[]): void {
     const { directory, objects, results } = this.#node;
     const returned = new Set(outcomes.map((_, i) => returnId(task.id, i)));
@@ -205,11 +205,12 @@ export class Rebuilder {
       if (record.pending || !(record.asked || objects.remade.has(id))) continue;
       if (this.#node.tasks.has(taskOf(id))) continue; // it was submitted again
       const { name } = task.entry.settings;
-      const how = outcomes.some(({ kind }) => kind === "error") ? "it failed" : "it did not put it again";
+      const [did, omitted] = isPut(id) ? ["made it", "put it"] : ["returned a Ref of it", "return that"];
+      const how = outcomes.some(({ kind }) => kind === "error") ? "it failed" : `it did not ${omitted} again`;
       const error = new ObjectLostError(
         `Object ${
           hex(id, true)
-        } is lost with the node that had it: task ${name}, which made it, was run again, and ${how}`,
+        } is lost with the node that had it: task ${name}, which ${did}, was run again, and ${how}`,
       );
       if (directory.seal(record, { kind: "error", bytes: packError(error) })) results.announce(record);
     }
