@@ -33,7 +33,7 @@ export interface ControlStore {
 
 /** Starts it. @throws {UsageError} If it cannot be started. */
 export function startControlStore(
-  config: Omit<GcsConfig, "lifeline">,
+  config: Omit<GcsConfig, "lifeline" | "library">,
   log: (level: "info" | "warn" | "error", message: string) => void,
 ): Promise<ControlStore> {
   const worker = new Worker(new URL("../gcs/main.ts", import.meta.url));
@@ -82,18 +82,20 @@ export function startControlStore(
         failed.resolve();
       },
     );
-    worker.postMessage({ ...config, lifeline: lifelineOf(config, log) } satisfies GcsConfig);
+    const library = config.chain === undefined ? undefined : raystoreLibrary();
+    const lifeline = library === undefined ? undefined : lifelineAt(config.hostname, library, log);
+    worker.postMessage({ ...config, library, lifeline } satisfies GcsConfig);
   });
 }
 
 /** A port by which other members learn at once that this process has ended. Without it they do a little later. */
-function lifelineOf(
-  { chain, hostname }: Omit<GcsConfig, "lifeline">,
+function lifelineAt(
+  hostname: string,
+  library: string,
   log: (level: "info", message: string) => void,
 ): number | undefined {
-  if (chain === undefined) return undefined;
   try {
-    return openLifeline(raystoreLibrary(), hostname);
+    return openLifeline(library, hostname);
   } catch (error) {
     log("info", (error as Error).message);
     return undefined;

@@ -56,6 +56,8 @@ export interface ChainLinksOptions {
 /** What links tell their owner. */
 export interface ChainLinksEvents {
   received(from: MemberId, data: string | Uint8Array): void;
+  /** A process may have ended: if it has, that is said soon. */
+  ends(): void;
   /** The process has ended. */
   dead(member: MemberId, incarnation: number): void;
   /** There is a member in the book that was not, or one has moved. */
@@ -380,6 +382,7 @@ export class ChainLinks {
   #confirm(outgoing: Outgoing, port: number): void {
     const { address, member, incarnation } = outgoing;
     if (member === undefined) return;
+    this.#events.ends();
     const { hostname } = splitAddress(address);
     hasEnded(hostname, port, this.#options.clock, ENDS_MS_MAX).then((dead) => {
       if (!dead || this.#closed) return;

@@ -27,6 +27,8 @@ export interface GcsConfig {
   readonly chain: GcsChainConfig | undefined;
   /** The port at which other members hold on to this process, if there is one: it ends when the process does. */
   readonly lifeline: number | undefined;
+  /** Where the object store's library is, if this is a member of a replicated store: it has threads run before others. */
+  readonly library: string | undefined;
   /** The native part of lmdb, where it cannot be found by itself: in the executable. */
   readonly addon: string | undefined;
 }

@@ -8,6 +8,7 @@
  */
 
 import { crc32 } from "node:zlib";
+import type { Clock } from "../core/clock.ts";
 import { type ChainConfig, majorityOf, type MemberId } from "./chain_config.ts";
 
 /** Reads it. @returns `undefined` if there is none, or if what is there is damaged. */
@@ -30,38 +31,58 @@ export async function writeKnownConfig(directory: string, config: ChainConfig): 
   await Deno.rename(`${file}.new`, file);
 }
 
-/** The file while a member runs, which has more urgent things to do than to wait for it. */
+/**
+ * The file while a member runs, which has more urgent things to do when the configuration changes: clients wait. Only what
+ * says that the member is needed is written at once.
+ */
 export class KnownConfigFile {
-  readonly #directory: string;
-  readonly #failed: (error: Error) => void;
+  readonly #options: KnownConfigOptions;
   #next: ChainConfig | undefined;
+  #cancelDelay: (() => void) | undefined;
   #writing: Promise<void> | undefined;
 
-  /** @param directory Where it lies. @param failed Told when it could not be written. */
-  constructor(directory: string, failed: (error: Error) => void) {
-    this.#directory = directory;
-    this.#failed = failed;
-  }
-
-  /** Resolves when it has the last configuration that it was told. */
-  get written(): Promise<void> {
-    return this.#writing ?? Promise.resolve();
+  /** @param options What it is told. */
+  constructor(options: KnownConfigOptions) {
+    this.#options = options;
   }
 
   /** Has a configuration written, and none of those before. */
   write(config: ChainConfig): void {
     this.#next = config;
-    this.#writing ??= this.#write();
+    if (!othersHave(config, this.#options.member)) this.flush();
+    else this.#cancelDelay ??= this.#options.clock.after(DELAY_MS, () => this.flush());
+  }
+
+  /** Does not put off what is to be written. @returns Resolves when the file has the last configuration that it was told. */
+  flush(): Promise<void> {
+    this.#cancelDelay?.();
+    this.#cancelDelay = undefined;
+    if (this.#next !== undefined) this.#writing ??= this.#write();
+    return this.#writing ?? Promise.resolve();
   }
 
   async #write(): Promise<void> {
     for (let config; (config = this.#next) !== undefined;) {
       this.#next = undefined;
-      await writeKnownConfig(this.#directory, config).catch(this.#failed);
+      await writeKnownConfig(this.#options.directory, config).catch(this.#options.failed);
     }
     this.#writing = undefined;
   }
 }
+
+/** What a {@link KnownConfigFile} is told. */
+export interface KnownConfigOptions {
+  /** Where it lies. */
+  readonly directory: string;
+  /** Whose it is. */
+  readonly member: MemberId;
+  readonly clock: Clock;
+  /** Told when it could not be written. */
+  readonly failed: (error: Error) => void;
+}
+
+/** For how long a change is not written that can wait. */
+const DELAY_MS = 100;
 
 /** Removes it, with the shards. */
 export function removeKnownConfig(directory: string): void {

@@ -12,9 +12,10 @@ import { systemClock } from "../core/clock.ts";
 import { RaydError } from "../core/errors.ts";
 import { taskIdFromHex } from "../core/ids.ts";
 import { settleHeap } from "../core/settle_heap.ts";
+import { threadUrgency } from "../store/urgent.ts";
 import { listenTcp, splitAddress, type TcpListener } from "../transport/tcp.ts";
 import { type MemberBook, readBook, writeBook } from "./chain_book.ts";
-import { type ChainConfig, hasPart } from "./chain_config.ts";
+import { type ChainConfig, FOUNDER, hasPart } from "./chain_config.ts";
 import { addressOf, ChainLinks } from "./chain_links.ts";
 import {
   ADDON_SYMBOL,
@@ -29,6 +30,7 @@ import type { StoreMap } from "./protocol.ts";
 import { UNKNOWN } from "./quorum.ts";
 import { type ChainOptions, GcsServer } from "./server.ts";
 import { shardDirectory } from "./store_check.ts";
+import { Urgency } from "./urgency.ts";
 
 async function main(config: GcsConfig): Promise<void> {
   Object.assign(globalThis, { [Symbol.for(ADDON_SYMBOL)]: config.addon });
@@ -42,11 +44,13 @@ async function main(config: GcsConfig): Promise<void> {
   const members = config.chain === undefined
     ? undefined
     : await openLinks(config, config.chain, listener.port, book);
-  const known = new KnownConfigFile(
-    config.directory,
-    ({ message }) =>
+  const known = new KnownConfigFile({
+    directory: config.directory,
+    member: config.chain?.member ?? FOUNDER,
+    clock: systemClock,
+    failed: ({ message }) =>
       reply({ type: "log", level: "warn", message: `Cannot note a configuration: ${message}` }),
-  );
+  });
   const server = new GcsServer({
     ...(members === undefined ? {} : { chain: members.options }),
     cluster: taskIdFromHex(config.cluster),
@@ -65,7 +69,7 @@ async function main(config: GcsConfig): Promise<void> {
     members?.links.close();
     listener.close();
     server.close();
-    await Promise.all([...storages.map((storage) => storage.close()), known.written]);
+    await Promise.all([...storages.map((storage) => storage.close()), known.flush()]);
     reply({ type: "ended", departure, others });
   };
   let ending = false;
@@ -121,6 +125,7 @@ async function openLinks(
 ): Promise<Members> {
   const self = addressOf(config.hostname, clientPort);
   let server: GcsServer | undefined;
+  const urgency = urgencyOf(config);
   const links = new ChainLinks({
     ...chain,
     cluster: config.cluster,
@@ -138,6 +143,7 @@ async function openLinks(
     log: (level, message) => reply({ type: "log", level, message }),
   }, {
     received: (from, data) => server?.member.received(from, data),
+    ends: () => urgency?.hurry(),
     dead: (member, incarnation) => server?.member.dead(member, incarnation),
     learned: (book) => {
       writeBook(config.directory, book);
@@ -162,6 +168,16 @@ async function openLinks(
       for (const address of chain.seeds) links.dial(address);
     },
   };
+}
+
+function urgencyOf({ library }: GcsConfig): Urgency | undefined {
+  if (library === undefined) return undefined;
+  const thread = threadUrgency(library);
+  return new Urgency(
+    systemClock,
+    (urgent) => thread.set(urgent),
+    ({ message }) => reply({ type: "log", level: "info", message }),
+  );
 }
 
 /** Who of those that decide is missing. */

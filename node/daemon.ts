@@ -118,6 +118,8 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
     }
   };
   const asked = Promise.withResolvers<void>();
+  /** Whether the control store is known to have this node's entry. */
+  let listed = false;
   const running: { server?: NodeServer; registration?: NodeRegistration; jobs?: Jobs } = {};
   let localAddress = "127.0.0.1";
   const gcs = new GcsClient({
@@ -139,6 +141,8 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
         running.jobs?.tellAgain();
         leases.allAgain();
       }
+      // A store that knows it still has its entry, unless a node has removed that meanwhile.
+      if (known && listed) return;
       register(registration).catch((error) => log("error", `Cannot register: ${(error as Error).message}`));
     },
     disconnected: (error) => log("warn", `The control store is away: ${error.message}`),
@@ -346,6 +350,7 @@ export async function startDaemon(config: DaemonConfig, surroundings: Surroundin
   await gcs.watch(NODES, (key, value, revision) => {
     const id = key.slice(NODES.length);
     if (id === config.id) {
+      listed = value !== undefined;
       // If it is the store that has given this node up, it says so when the connection is back.
       if (value === undefined && gcs.connected && !closed) register(running.registration!).catch(() => {});
       return;

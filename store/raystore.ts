@@ -61,6 +61,7 @@ const SYMBOLS = {
   rs_last_errno: { parameters: [], result: "i32" },
   rs_die_with_parent: { parameters: ["i32"], result: "i32" },
   rs_lifeline_open: { parameters: ["buffer", "usize"], result: "i32" },
+  rs_urgent: { parameters: ["i32"], result: "i32" },
   rs_keep_freed: { parameters: [], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

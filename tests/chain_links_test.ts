@@ -21,6 +21,8 @@ class Member {
   readonly links: ChainLinks;
   readonly received: { from: string; data: string | Uint8Array }[] = [];
   readonly dead: string[] = [];
+  /** How often it was told that a process may have ended. */
+  ends = 0;
   #changed = Promise.withResolvers<void>();
 
   constructor(readonly id: string, options: Partial<ChainLinksOptions> = {}) {
@@ -29,6 +31,7 @@ class Member {
         this.received.push({ from, data: typeof data === "string" ? data : data.slice() });
         this.#change();
       },
+      ends: () => this.ends++,
       dead: (member, incarnation) => {
         this.dead.push(`${member}/${incarnation}`);
         this.#change();
@@ -166,7 +169,7 @@ Deno.test("a process is known to have ended when its lifeline has, though its co
     await lifeline.held.promise;
     lifeline.end();
     await a.until(() => a.dead.length > 0);
-    assertEquals(a.dead, ["b/7"]);
+    assertEquals([a.dead, a.ends, b.ends], [["b/7"], 1, 0]);
   } finally {
     for (const each of [a, b]) each.links.close();
   }
@@ -188,6 +191,7 @@ Deno.test("a lifeline that breaks, or was never reached, says nothing of the pro
     await lifeline.held.promise;
     lifeline.break();
     await lifeline.held.promise; // its machine was asked whether it is still there
+    assertEquals(a.ends, 1);
     for (const each of [b, c]) {
       await each.until(() => each.received.length > 0, () => a.links.send(each.id, "x"));
     }

@@ -16,7 +16,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "transport": ["core"],
   "store": ["transport", "core"],
   "scheduler": ["core"],
-  "gcs": ["transport", "core"],
+  "gcs": ["store", "transport", "core"],
   "node": ["scheduler", "gcs", "store", "transport", "core"],
   "runtime": ["store", "transport", "core"],
   "cli": ["runtime", "node", "scheduler", "gcs", "store", "transport", "core"],

@@ -38,6 +38,7 @@ pub mod reduce;
 pub mod segment;
 pub mod spill;
 pub mod status;
+pub mod urgent;
 
 #[cfg(test)]
 mod crash_test;
@@ -554,6 +555,13 @@ pub unsafe extern "C" fn rs_lifeline_open(at: *const u8, len: usize) -> i32 {
             .and_then(lifeline::open)
             .map(i32::from)
     })
+}
+
+/// Has the calling thread run before all of the usual kind, or as one of them if `urgent` is 0. `RS_IO` with `EPERM` where
+/// it may not.
+#[no_mangle]
+pub extern "C" fn rs_urgent(urgent: i32) -> i32 {
+    unit(urgent::set(urgent != 0))
 }
 
 /// Finds the TCP connection of this process between two addresses ("1.2.3.4:5", "[::1]:5") and returns a descriptor of

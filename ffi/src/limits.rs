@@ -1,7 +1,7 @@
 //! Every limit of the store, with its unit last in the name, and the relations between them asserted at compile time.
 
 /// Bumped on any change of the C ABI or of the segment's layout; a segment of another version is refused.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Bytes in an object key: a 16-byte task id and a 4-byte index.
 pub const KEY_BYTES: usize = 20;
