@@ -99,7 +99,10 @@ export class ChainReplica {
   #syncedEpoch: number;
   #copying: boolean;
   #dirty = false;
-  /** The last number of each client whose commands are in the log. */
+  /**
+   * The last number of each client whose commands are in the log, or were: to take one away with each command would leave
+   * garbage that only the slow collection takes.
+   */
   readonly #logged = new Map<TaskId, number>();
   // This member's place in the configuration:
   #upstream: MemberId | undefined;
@@ -362,7 +365,6 @@ export class ChainReplica {
     switch (command.kind) {
       case "apply": {
         const { client, sequence } = command.command;
-        if (this.#logged.get(client) === sequence) this.#logged.delete(client);
         const again = this.#faults.has("forget-duplicates") && sequence <= this.#shard.lastOf(client);
         const results = this.#shard.apply(
           again ? { ...command.command, sequence: this.#shard.lastOf(client) + 1 } : command.command,
@@ -375,6 +377,10 @@ export class ChainReplica {
         if (this.isHead) this.#tell(seq, { type: "remembered", client: command.client });
         break;
       case "expire":
+        // Its commands may follow in the log.
+        if ((this.#logged.get(command.client) ?? 0) <= this.#shard.lastOf(command.client)) {
+          this.#logged.delete(command.client);
+        }
         this.#shard.expire(command.client);
         break;
       default:

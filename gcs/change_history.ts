@@ -32,7 +32,6 @@ const decoder = new TextDecoder();
 
 /** The changes of one transaction, on disk. */
 interface Batch {
-  readonly name: string;
   readonly count: number;
   readonly bytes: number;
 }
@@ -44,6 +43,8 @@ export class ChangeHistory {
   /** The revision of the last change that is not in memory. */
   #before: number;
   readonly #batches = new Deque<Batch>();
+  /** The revision of the last change before those in batches. */
+  #diskBefore: number;
   /** Of all batches together. */
   #count = 0;
   #bytes = 0;
@@ -67,11 +68,11 @@ export class ChangeHistory {
       if (changes.length === 0) break;
       read.push(changes);
       this.#before -= changes.length;
-      this.#batches.pushFront({ name, count: changes.length, bytes: bytes.length });
+      this.#batches.pushFront({ count: changes.length, bytes: bytes.length });
       this.#count += changes.length;
       this.#bytes += bytes.length;
     }
-    let at = this.#before;
+    let at = this.#diskBefore = this.#before;
     for (const change of read.reverse().flat()) {
       this.#records.add(++at, change.length, (into, at) => (into.set(change, at), change.length));
     }
@@ -122,9 +123,9 @@ export class ChangeHistory {
       bytes.set(change, at + 4);
       at += 4 + change.length;
     }
-    const name = HISTORY + String(this.#last).padStart(16, "0");
-    this.#storage.putMeta(name, bytes);
-    this.#batches.pushBack({ name, count: changes.length, bytes: size });
+    this.#storage.putMeta(nameOf(this.#last), bytes);
+    if (this.#count === 0) this.#diskBefore = this.#last - changes.length;
+    this.#batches.pushBack({ count: changes.length, bytes: size });
     this.#count += changes.length;
     this.#bytes += size;
   }
@@ -132,10 +133,11 @@ export class ChangeHistory {
   /** Removes the oldest from disk, as far as so many changes are left without them, or all are larger than `bytesMax`. */
   #remove(countMin: number, bytesMax: number): void {
     for (let oldest; (oldest = this.#batches.peekFront()) !== undefined;) {
-      const { name, count, bytes } = oldest;
+      const { count, bytes } = oldest;
       if (this.#count - count < countMin && this.#bytes <= bytesMax) return;
       this.#batches.popFront();
-      this.#storage.deleteMeta(name);
+      this.#diskBefore += count;
+      this.#storage.deleteMeta(nameOf(this.#diskBefore));
       this.#count -= count;
       this.#bytes -= bytes;
     }
@@ -154,6 +156,11 @@ export class ChangeHistory {
     }
     return changes;
   }
+}
+
+/** The name of a record on disk, by the revision of its last change. */
+function nameOf(revision: number): string {
+  return HISTORY + String(revision).padStart(16, "0");
 }
 
 /** The changes in a record on disk. */

@@ -106,6 +106,8 @@ const REVISION = "revision";
 /** What a shard remembers of a client: the last command it has applied, and results that cannot be told anew. */
 interface ClientRecord {
   last: number;
+  /** Whether it is among those to be written: a set of them would leave garbage that only the slow collection takes. */
+  dirty: boolean;
   /** Results of commands with a condition, by sequence number, until they are acknowledged. */
   readonly results: Map<number, readonly GcsResult[]>;
 }
@@ -114,7 +116,7 @@ interface ClientRecord {
 export class Shard {
   readonly #storage: ShardStorage;
   readonly #clients = new Map<TaskId, ClientRecord>();
-  readonly #dirty = new Set<TaskId>();
+  readonly #dirty: TaskId[] = [];
   readonly #leases = new Map<TaskId, Set<string>>();
   #revision: number;
   #revisionWritten: number;
@@ -156,9 +158,21 @@ export class Shard {
   /** Remembers a client from now on, until it expires. @returns Whether it was remembered before. */
   remember(client: TaskId): boolean {
     if (this.#clients.has(client)) return true;
-    this.#clients.set(client, { last: 0, results: new Map() });
-    this.#dirty.add(client);
+    this.#touch(client, this.#newClient(client));
     return false;
+  }
+
+  #newClient(client: TaskId): ClientRecord {
+    const record = { last: 0, dirty: false, results: new Map() };
+    this.#clients.set(client, record);
+    return record;
+  }
+
+  /** What is remembered of a client has changed. */
+  #touch(client: TaskId, record: ClientRecord): void {
+    if (record.dirty) return;
+    record.dirty = true;
+    this.#dirty.push(client);
   }
 
   /**
@@ -170,15 +184,14 @@ export class Shard {
   apply(command: GcsCommand): readonly GcsResult[] {
     const { client, sequence, operations } = command;
     if (sequence === 0) return operations.map((operation) => this.#read(operation));
-    let record = this.#clients.get(client);
-    if (record === undefined) this.#clients.set(client, record = { last: 0, results: new Map() });
+    const record = this.#clients.get(client) ?? this.#newClient(client);
     for (const known of record.results.keys()) {
       if (known > command.acknowledged) break;
       record.results.delete(known);
     }
     if (sequence <= record.last) return this.again(command);
     record.last = sequence;
-    this.#dirty.add(client);
+    this.#touch(client, record);
     const conflict = operations.findIndex((operation) => this.#conflicts(operation));
     const results = operations.map((operation, i): GcsResult => {
       if (conflict < 0) return this.#perform(client, operation);
@@ -218,7 +231,6 @@ export class Shard {
       if (entry?.lease === client) this.#delete(key);
     }
     this.#leases.delete(client);
-    this.#dirty.delete(client);
     if (this.#clients.delete(client)) this.#storage.deleteMeta(CLIENT + client);
   }
 
@@ -231,9 +243,11 @@ export class Shard {
     }
     for (const client of this.#dirty) {
       const record = this.#clients.get(client);
-      if (record !== undefined) this.#storage.putMeta(CLIENT + client, writeClient(record));
+      if (record?.dirty !== true) continue; // it has expired
+      record.dirty = false;
+      this.#storage.putMeta(CLIENT + client, writeClient(record));
     }
-    this.#dirty.clear();
+    this.#dirty.length = 0;
   }
 
   /** The changes since this was last called, in order. */
@@ -372,7 +386,7 @@ function readClient(bytes: Uint8Array): ClientRecord {
     }
     results.set(sequence, list);
   }
-  return { last: numbers[0]!, results };
+  return { last: numbers[0]!, dirty: false, results };
 }
 
 /** What a shard keeps beside its entries: names for {@link ShardStorage.scanMeta}, each or the prefix of some. */

@@ -173,9 +173,9 @@ export class Registers {
     const numbers = this.#numbers[n]!;
     const number = numbers.next++;
     try {
-      await client.put(numberKey(n, number), bytes(`${number}`));
+      await this.#clocked(() => client.put(numberKey(n, number), bytes(`${number}`)));
       numbers.written = number;
-      await client.delete(numberKey(n, number - 1));
+      await this.#clocked(() => client.delete(numberKey(n, number - 1)));
     } catch {
       numbers.unknown.add(number);
     }
@@ -223,18 +223,25 @@ export class Registers {
     lost?: Operation["action"],
   ): Promise<T> {
     const called = performance.now();
-    const underWay = { since: called };
-    this.#underWay.add(underWay);
     try {
-      const result = await ask();
+      const result = await this.#clocked(ask);
       history.push({ called, returned: performance.now(), action: action(result) });
       return result;
     } catch (error) {
       if (lost !== undefined) history.push({ called, returned: Infinity, action: lost });
       throw error;
+    }
+  }
+
+  /** Does an operation, and sees how long it takes. */
+  async #clocked<T>(ask: () => Promise<T>): Promise<T> {
+    const underWay = { since: performance.now() };
+    this.#underWay.add(underWay);
+    try {
+      return await ask();
     } finally {
       this.#underWay.delete(underWay);
-      this.#longestMs = Math.max(this.#longestMs, performance.now() - called);
+      this.#longestMs = Math.max(this.#longestMs, performance.now() - underWay.since);
     }
   }
 }
