@@ -26,6 +26,7 @@ import { GcsServer, LEASE_GRACE_MS, type TransactionalStorage } from "../gcs/ser
 import { type GcsChange, type GcsCommand, type GcsOp, type GcsResult, Shard } from "../gcs/shard.ts";
 import { type ByteStream, streamPair } from "../transport/channel.ts";
 import { until } from "./fixtures/files.ts";
+import { Timers } from "./timers.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const text = (value: Uint8Array | undefined) =>
@@ -631,7 +632,7 @@ Deno.test("leases go with their holder: at once when it says goodbye, after a gr
   assertEquals(text((await holder.get("node/1"))?.value), "here");
   store.up = false;
   store.cut();
-  await until("the store knows", () => timers.waiting(LEASE_GRACE_MS));
+  await until("the store knows", () => timers.waiting(LEASE_GRACE_MS) > 0);
   timers.pass(LEASE_GRACE_MS);
   assertEquals(store.storages.flatMap((storage) => [...storage.scan("node/", "")]), []);
   holder.close();
@@ -676,40 +677,3 @@ Deno.test("loads that nodes report reach those who follow, the newest of each", 
   for (const each of [follower, a, b]) each.close();
   store.close();
 });
-
-/** A clock whose timers fire when the test says so. */
-class Timers implements Clock {
-  #now = 0;
-  readonly #timers = new Set<{ readonly at: number; readonly ms: number; readonly callback: () => void }>();
-
-  now(): number {
-    return this.#now;
-  }
-
-  after(ms: number, callback: () => void): () => void {
-    const timer = { at: this.#now + ms, ms, callback };
-    this.#timers.add(timer);
-    return () => this.#timers.delete(timer);
-  }
-
-  turn(): Promise<void> {
-    return systemClock.turn();
-  }
-
-  /** Whether a timer of that length runs. */
-  waiting(ms: number): boolean {
-    return [...this.#timers].some((timer) => timer.ms === ms);
-  }
-
-  pass(ms: number): void {
-    const end = this.#now + ms;
-    for (;;) {
-      const next = [...this.#timers].sort((a, b) => a.at - b.at)[0];
-      if (next === undefined || next.at > end) break;
-      this.#timers.delete(next);
-      this.#now = next.at;
-      next.callback();
-    }
-    this.#now = end;
-  }
-}

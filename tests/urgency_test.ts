@@ -5,46 +5,27 @@
  */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Clock, systemClock } from "../core/clock.ts";
 import { StoreError } from "../core/errors.ts";
 import { Urgency } from "../gcs/urgency.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { threadUrgency } from "../store/urgent.ts";
-
-/** A clock whose timers end when they are told to. */
-class Timers implements Clock {
-  readonly waiting = new Set<() => void>();
-
-  now(): number {
-    return 0;
-  }
-
-  after(_ms: number, callback: () => void): () => void {
-    this.waiting.add(callback);
-    return () => this.waiting.delete(callback);
-  }
-
-  turn(): Promise<void> {
-    return systemClock.turn();
-  }
-
-  end(): void {
-    for (const callback of [...this.waiting]) if (this.waiting.delete(callback)) callback();
-  }
-}
+import { Timers } from "./timers.ts";
 
 Deno.test("what is urgent is so for a while after the last of what has happened", () => {
   const clock = new Timers();
   const set: boolean[] = [];
   const urgency = new Urgency(clock, (urgent) => set.push(urgent), assert);
   urgency.hurry();
+  clock.pass(199);
   urgency.hurry();
-  assertEquals([set, clock.waiting.size], [[true], 1]);
-  clock.end();
+  assertEquals([set, clock.waiting()], [[true], 1]);
+  clock.pass(199);
+  assertEquals(set, [true]);
+  clock.pass(1);
   assertEquals(set, [true, false]);
   urgency.hurry();
-  clock.end();
-  assertEquals([set, clock.waiting.size], [[true, false, true, false], 0]);
+  clock.pass(200);
+  assertEquals([set, clock.waiting()], [[true, false, true, false], 0]);
 });
 
 Deno.test("what the system does not allow is told once, and not tried again", () => {
@@ -58,7 +39,7 @@ Deno.test("what the system does not allow is told once, and not tried again", ()
   const urgency = new Urgency(clock, refuse, ({ message }) => told.push(message));
   urgency.hurry();
   urgency.hurry();
-  assertEquals([tries, told, clock.waiting.size], [1, ["not allowed"], 0]);
+  assertEquals([tries, told, clock.waiting()], [1, ["not allowed"], 0]);
 });
 
 /** The scheduling policy of this thread: field 41 of proc_pid_stat(5), where 0 is the usual one, and 2 SCHED_RR. */
