@@ -12,6 +12,7 @@ import { STORE_SHARE_DEFAULT } from "../core/limits.ts";
 import { cacheDirectory } from "../store/assets.ts";
 import { raystoreLibrary } from "../store/library.ts";
 import { ObjectStore } from "../store/object_store.ts";
+import { threadUrgency } from "../store/urgent.ts";
 import { readToken, tokenFile } from "../transport/credentials.ts";
 import { clusterFindings, type Finding } from "./doctor_cluster.ts";
 import type { Command } from "./mod.ts";
@@ -21,8 +22,8 @@ import { CommandLineError, print } from "./output.ts";
 export const command: Command = {
   help: `rayd doctor [--address HOST:PORT]
 
-Looks at shared memory, limits, the cache, the token, and the cluster if there is one (--address, or RAYD_ADDRESS): the
-versions and the clocks of its nodes. Says how to mend what is wrong. Ends with status 1 if something is.
+Looks at shared memory, limits, priorities, the cache, the token, and the cluster if there is one (--address, or
+RAYD_ADDRESS): the versions and the clocks of its nodes. Says how to mend what is wrong. Ends with status 1 if something is.
 `,
 
   async run(args) {
@@ -42,7 +43,7 @@ versions and the clocks of its nodes. Says how to mend what is wrong. Ends with 
         }`,
       );
     };
-    for (const look of [sharedMemory, openFiles, cache, () => token(address)]) show(look());
+    for (const look of [sharedMemory, openFiles, priority, cache, () => token(address)]) show(look());
     for (const finding of await clusterFindings(address)) show(finding);
     return wrong === 0 ? 0 : 1;
   },
@@ -86,6 +87,24 @@ function openFiles(): Finding {
     finding,
     mend: `each node and each connection takes some: ulimit -n ${OPEN_FILES_MIN}, or more`,
   };
+}
+
+/** Nothing is wrong without it: a store that loses a replica on a busy machine takes some milliseconds longer. */
+function priority(): Finding {
+  const what = "priority";
+  try {
+    const thread = threadUrgency(raystoreLibrary());
+    try {
+      thread.set(true);
+      thread.set(false);
+    } finally {
+      thread.close();
+    }
+    return { what, finding: "replicas of the control store go before all else when one of them is lost" };
+  } catch {
+    const how = "ulimit -r 1, LimitRTPRIO=1 in a unit of systemd, or CAP_SYS_NICE";
+    return { what, finding: `replicas of the control store run like all else; to go before it takes ${how}` };
+  }
 }
 
 function cache(): Finding {

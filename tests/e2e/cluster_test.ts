@@ -669,6 +669,7 @@ if (import.meta.main) {
   assertStringIncludes(none.stderr, "no node of this cluster");
   const doctor = await rayd(["doctor"], { env: cluster.env });
   assertStringIncludes(doctor.stdout, "1 nodes, 1 here");
+  assertStringIncludes(doctor.stdout, "ok     priority: replicas of the control store ");
 });
 
 Deno.test("variables and files of a program reach its tasks on any node, and no other program's", async () => {
