@@ -1,6 +1,6 @@
 /**
  * When a member of the store is lost, the others have a few milliseconds' work each, for which all clients wait; on a busy
- * machine they would wait several times as long for a processor. So for a moment the member's thread goes before others.
+ * machine they wait as long again for a processor. So for a moment the member's thread goes before others.
  *
  * Not always: a thread that preempts others whenever something arrives takes it up piece by piece, and group commit lives by
  * what comes together.
